@@ -1,0 +1,46 @@
+"""Integers only: sizes, shares and counts, one formula each.
+
+Pure Python without imports, so that the planner calls these as they are and `jit.compiled` makes them part of
+a kernel.
+"""
+
+
+def ceil_div(a, b):
+    """The smallest integer that is at least a / b."""
+    return -(-a // b)
+
+
+def round_up(a, multiple):
+    """The smallest multiple of `multiple` that is at least a."""
+    return -(-a // multiple) * multiple
+
+
+def span(taps, dilation):
+    """Extent of a dilated window."""
+    return (taps - 1) * dilation + 1
+
+
+def out_size(size, taps, stride, dilation, low, high):
+    """Number of positions at which a window of `taps` taps fits an axis padded by (low, high); at least 0."""
+    room = size + low + high - span(taps, dilation)
+    return room // stride + 1 if room >= 0 else 0
+
+
+def share_start(total, parts, i):
+    """Where the i-th of `parts` fair shares of `total` items begins (the first ones are longer by one)."""
+    return i * (total // parts) + min(i, total % parts)
+
+
+def same_padding(size, taps, stride, dilation):
+    """(low, high) such that ceil(size / stride) positions fit, the odd element high."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + span(taps, dilation) - size, 0)
+    return total // 2, total - total // 2
+
+
+def product(values):
+    """Product of integers; 1 for none. Python's own integers do not overflow."""
+    result = 1
+    for value in values:
+        result *= value
+    return result

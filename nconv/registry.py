@@ -1,0 +1,40 @@
+"""The algorithms of each device: to add one, write its module and name it here.
+
+An algorithm is a module with a few names::
+
+    NAME = "im2col"                                   # what `method=` takes
+    REFERENCE = "..."                                 # where it is described
+    def why_not(problem) -> str                       # "" = supported, else the reason, in words
+    def cost(problem, machine) -> float               # predicted seconds
+    def workspace(problem, machine) -> int            # peak extra bytes
+    def error(problem) -> float                       # expected largest error over the direct method's
+    def prepare(problem, weight) -> object            # packs or transforms the weight, once a plan
+    def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing
+
+`weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in
+that order when channels lie last in memory), `bias` has shape (groups K,) or is None; all are of `problem.engine`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+_MODULES = {"cpu": ("direct", "im2col", "fft")}
+
+
+def devices() -> tuple[str, ...]:
+    """The devices that have algorithms."""
+    return tuple(_MODULES)
+
+
+@cache
+def algorithms(device: str = "cpu") -> tuple[ModuleType, ...]:
+    """The algorithms of a device, in the order in which ties are decided."""
+    return tuple(import_module(f"nconv.{device}.{name}") for name in _MODULES[device])
+
+
+def names(device: str = "cpu") -> tuple[str, ...]:
+    """What `method=` takes besides 'auto', without importing a kernel."""
+    return _MODULES[device]
