@@ -110,6 +110,13 @@ class ConvProblem:
             raise ValueError(f"unknown boundary: {sorted(unknown)}, expected {_boundary.MODES}")
         engine_dtype(self.dtype)
 
+    def __hash__(self):
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+
     def replace(self, **changes) -> ConvProblem:
         """A copy with changes, validated again."""
         return replace(self, **changes)

@@ -3,6 +3,7 @@
 An algorithm is a module with a few names::
 
     NAME = "im2col"                                   # what `method=` takes
+    SUPPORTS = "..."                                  # what it is for, in one line
     REFERENCE = "..."                                 # where it is described
     def why_not(problem) -> str                       # "" = supported, else the reason, in words
     def cost(problem, machine) -> float               # predicted seconds

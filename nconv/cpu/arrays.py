@@ -1,0 +1,136 @@
+"""How arrays reach the kernels: flat memory with strides, real numbers only, boundaries as integer maps.
+
+Every kernel sees one-dimensional contiguous memory and a vector of element strides, so one compiled kernel serves
+every rank, both layouts and every shape. Complex arrays are seen as real ones in which each channel has two parts:
+a complex convolution of C channels is then a real one of 2 C channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..boundary import FILL
+from ..geometry import ceil_div
+from ..jit import compiled, kernel
+from ..problem import ConvProblem
+
+ceil_div_ = compiled(ceil_div)
+
+
+class Operand(NamedTuple):
+    """Memory of an array in the engine's order: address = sum of index times stride, part innermost."""
+
+    flat: np.ndarray          # 1-D, contiguous, real
+    strides: np.ndarray       # int64: batch, channel, part, spatial axes...
+
+
+class _Memory:
+    """Lends the memory of a read-only array to kernels that only read (Numba compiles twice for read-only types)."""
+
+    def __init__(self, array):
+        self.array = array
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+def operand(array: np.ndarray) -> Operand:
+    """View `array` (N, C, *spatial) as an Operand; copies only what is not a dense block of aligned memory."""
+    if not array.flags.aligned or not array.dtype.isnative:
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis]) if not array.flags.c_contiguous else None
+    dense = array if order is None else array.transpose(order)
+    if not dense.flags.c_contiguous:
+        dense = array = np.ascontiguousarray(array)
+    flat = dense.reshape(-1)
+    if not flat.flags.writeable:
+        flat = np.asarray(_Memory(flat))
+    parts = 1
+    if flat.dtype.kind == "c":
+        flat = flat.view(flat.real.dtype)
+        parts = 2
+    strides = [stride // flat.itemsize for stride in array.strides]
+    return Operand(flat, np.array([strides[0], strides[1], parts - 1, *strides[2:]], np.int64))
+
+
+def parts(problem: ConvProblem) -> int:
+    """Real numbers in one element: 2 for complex types, else 1."""
+    return 2 if problem.engine.kind == "c" else 1
+
+
+def real_dtype(problem: ConvProblem) -> np.dtype:
+    """Type of the numbers that the kernels multiply."""
+    return np.zeros(0, problem.engine).real.dtype
+
+
+def real_vector(values, problem: ConvProblem) -> np.ndarray:
+    """A vector of elements (bias, fill value) as real numbers, the parts side by side."""
+    return np.atleast_1d(np.asarray(values, problem.engine)).view(real_dtype(problem))
+
+
+def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
+    """The weight as the micro-kernel reads it, [groups, blocks of M output channels, taps, M], flat and real.
+
+    Taps run over (channel, part, window). Rows are zero beyond the last output channel. Complex weights become
+    ``[[re, -im], [im, re]]`` over (output part, input part).
+    """
+    G, K, C = problem.groups, problem.K, problem.C
+    w = np.ascontiguousarray(weight).reshape(G, K, 1, C, 1, -1)
+    if parts(problem) == 2:
+        w = np.concatenate([np.concatenate([w.real, -w.imag], 4), np.concatenate([w.imag, w.real], 4)], 2)
+    rows = K * parts(problem)
+    w = w.reshape(G, rows, -1)
+    packed = np.zeros((G, ceil_div(rows, M) * M, w.shape[2]), w.dtype)
+    packed[:, :rows] = w
+    return np.ascontiguousarray(packed.reshape(G, -1, M, w.shape[2]).transpose(0, 1, 3, 2)).reshape(-1)
+
+
+class Maps(NamedTuple):
+    """The index maps of all axes one behind the other, for kernels."""
+
+    index: np.ndarray         # int64
+    start: np.ndarray         # int64, rank + 1: the map of axis a is index[start[a]:start[a + 1]]
+    inner: np.ndarray         # int64, (2,): padded positions of the last axis under which the input runs on evenly
+
+
+def flat_maps(problem: ConvProblem) -> Maps:
+    """`problem.index_maps()` in one vector."""
+    maps = problem.index_maps()
+    start = np.concatenate([[0], np.cumsum([len(m) for m in maps])]).astype(np.int64)
+    low = problem.padding[-1][0]
+    first = max(low, 0)
+    last = min(low + problem.size[-1], len(maps[-1])) if problem.upsample[-1] == 1 else first
+    return Maps(np.concatenate(maps), start, np.array([first, max(last, first)], np.int64))
+
+
+@kernel
+def gather_row(buffer, at, count, x, base, step, maps, u, du, fill):
+    """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
+
+    `base` is the address of the row in x, or `FILL` where the whole row lies outside; positions at or behind the
+    map's end read the fill value.
+    """
+    if base == FILL:
+        for i in range(count):
+            buffer[at + i] = fill
+        return
+    begin = maps.start[maps.start.size - 2] + u
+    end = maps.start[maps.start.size - 1]
+    first = min(max(ceil_div_(maps.inner[0] - u, du), 0), count)
+    last = min(max(ceil_div_(maps.inner[1] - u, du), first), count)
+    for i in range(first):
+        j = maps.index[begin + i * du] if begin + i * du < end else FILL
+        buffer[at + i] = x[base + j * step] if j != FILL else fill
+    if last > first:
+        source = base + maps.index[begin + first * du] * step
+        if step * du == 1:
+            for i in range(last - first):
+                buffer[at + first + i] = x[source + i]
+        else:
+            for i in range(last - first):
+                buffer[at + first + i] = x[source + i * step * du]
+    for i in range(last, count):
+        j = maps.index[begin + i * du] if begin + i * du < end else FILL
+        buffer[at + i] = x[base + j * step] if j != FILL else fill

@@ -1,0 +1,195 @@
+"""SIMD vectors as a Numba type, so that kernels are written in Python and read like the mathematics.
+
+`Vec(dtype, n)` holds n numbers in a register. Values come from `vload` and `splat`, go with `vstore`, and know
+`+ - *`. A product followed by a sum is fused where the machine can (`contract`), never called as a library function
+where it cannot. The width is the machine's widest; LLVM splits or widens it elsewhere, so any width is right
+everywhere and the choice matters only for speed.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import PrimitiveModel, register_default
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic
+
+from ..machine import vector_bytes
+
+_FAST = ("contract", "nsz")       # no NaN or infinity is assumed away
+_INT = ir.IntType(64)
+
+
+def lanes(dtype) -> int:
+    """Elements of a real `dtype` in one vector."""
+    return vector_bytes() // np.dtype(dtype).itemsize
+
+
+class Vec(types.Type):
+    """n numbers of a Numba scalar type in one register."""
+
+    def __init__(self, dtype, n):
+        self.dtype = dtype
+        self.n = n
+        super().__init__(f"Vec({dtype}, {n})")
+
+
+@register_default(Vec)
+class _VecModel(PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), fe_type.n))
+
+
+def _vec(dtype):
+    return Vec(dtype, vector_bytes() * 8 // dtype.bitwidth)
+
+
+def _pointer(context, builder, array_type, array, index):
+    """Address of array[index] of a contiguous 1-D array, without a bounds check."""
+    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+    return builder.gep(data, [index])
+
+
+def _load(builder, pointer, vector_type, align):
+    value = builder.load(builder.bitcast(pointer, vector_type.as_pointer()))
+    value.align = align
+    return value
+
+
+def _store(builder, value, pointer, align):
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
+
+
+def _splat(builder, scalar, n):
+    vector_type = ir.VectorType(scalar.type, n)
+    undefined = ir.Constant(vector_type, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
+
+
+def _multiply_add(builder, dtype, a, b, c):
+    if isinstance(dtype, types.Float):
+        return builder.fadd(builder.fmul(a, b, flags=_FAST), c, flags=_FAST)
+    return builder.add(builder.mul(a, b), c)
+
+
+@intrinsic
+def vload(typingctx, array, index):
+    """The vector at array[index:]; `array` is 1-D and contiguous, no alignment is needed."""
+    vec = _vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        return _load(builder, pointer, context.get_value_type(vec), array.dtype.bitwidth // 8)
+
+    return vec(array, types.intp), codegen
+
+
+@intrinsic
+def vstore(typingctx, array, index, value):
+    """Write a vector to array[index:]."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        _store(builder, args[2], pointer, array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def splat(typingctx, scalar):
+    """The vector whose every lane holds `scalar`."""
+    vec = _vec(scalar)
+    return vec(scalar), lambda context, builder, sig, args: _splat(builder, args[0], vec.n)
+
+
+def _define_operator(op, float_instruction, int_instruction):
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and isinstance(args[0], Vec) and args[0] == args[1]:
+                return signature(args[0], *args)
+
+    @lower_builtin(op, Vec, Vec)
+    def _lower(context, builder, sig, args):
+        if isinstance(sig.args[0].dtype, types.Float):
+            return getattr(builder, float_instruction)(*args, flags=_FAST)
+        return getattr(builder, int_instruction)(*args)
+
+
+for _op, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul")):
+    _define_operator(_op, "f" + _name, _name)
+
+
+@intrinsic
+def lanes_of(typingctx, array):
+    """`lanes` of an array's type, a constant in the kernel."""
+    vec = _vec(array.dtype)
+    return types.intp(array), lambda context, builder, sig, args: ir.Constant(_INT, vec.n)
+
+
+@intrinsic
+def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, t0, t1, rows, columns):
+    """The one micro-kernel of the library: a register tile of sums over taps of shifted vectors.
+
+    ``out[o + i ldo + j] += sum over t0 <= t < t1 of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and
+    j < V * lanes. `rows` and `columns` are tuples whose lengths are M and V: types reach the compiler, values do not.
+    The M V sums and V vectors of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel
+    ([M x T] [T x V lanes]).
+    """
+    M, V = rows.count, columns.count
+    dtype = out.dtype
+    align = dtype.bitwidth // 8
+    vec = _vec(dtype)
+    sig = types.void(out, types.intp, types.intp, x, types.intp, offsets, weight, types.intp, types.intp, types.intp,
+                     rows, columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, ldo, x, p, offsets, weight, w, t0, t1, _, _ = args
+        vector_type = context.get_value_type(vec)
+        const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
+        out_base = _pointer(context, builder, sig.args[0], out, o)
+        x_base = _pointer(context, builder, sig.args[3], x, p)
+        offset_base = _pointer(context, builder, sig.args[5], offsets, const(0))
+        weight_base = _pointer(context, builder, sig.args[6], weight, w)
+        targets = [builder.gep(builder.gep(out_base, [builder.mul(ldo, const(i))]), [const(j * vec.n)])
+                   for i in range(M) for j in range(V)]
+        start = [_load(builder, target, vector_type, align) for target in targets]
+        entry = builder.block
+        loop = builder.append_basic_block("taps")
+        done = builder.append_basic_block("taps.done")
+        builder.cbranch(builder.icmp_signed("<", t0, t1), loop, done)
+
+        builder.position_at_end(loop)
+        t = builder.phi(_INT)
+        t.add_incoming(t0, entry)
+        sums = [builder.phi(vector_type) for _ in targets]
+        for phi, value in zip(sums, start, strict=True):
+            phi.add_incoming(value, entry)
+        x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
+        weight_tap = builder.gep(weight_base, [builder.mul(t, const(M))])
+        columns = [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)]
+        updated = []
+        for i in range(M):
+            scalar = _splat(builder, builder.load(builder.gep(weight_tap, [const(i)])), vec.n)
+            updated += [_multiply_add(builder, dtype, scalar, columns[j], sums[i * V + j]) for j in range(V)]
+        following = builder.add(t, const(1))
+        t.add_incoming(following, loop)
+        for phi, value in zip(sums, updated, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, t1), loop, done)
+
+        builder.position_at_end(done)
+        finals = []
+        for first, last in zip(start, updated, strict=True):
+            finals.append(builder.phi(vector_type))
+            finals[-1].add_incoming(first, entry)
+            finals[-1].add_incoming(last, loop)
+        for target, final in zip(targets, finals, strict=True):
+            _store(builder, final, target, align)
+        return context.get_dummy_value()
+
+    return sig, codegen

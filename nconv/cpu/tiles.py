@@ -1,0 +1,51 @@
+"""The register tile shared by the direct and im2col algorithms, and the sharing of work among threads."""
+
+from __future__ import annotations
+
+from ..geometry import ceil_div, product
+from ..machine import vector_registers
+
+TAPS_AT_ONCE = 512
+"""Taps summed in registers before the sums return to memory: bounds both the weight panel in cache and the length of
+one chain of roundings (the error of a float32 sum grows with its chain)."""
+
+
+def register_tile(rows: int) -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are M output channels and V vectors, for `multiply_tile`.
+
+    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead.
+    """
+    many = vector_registers() == 32
+    if rows == 1:
+        shape = (1, 8) if many else (1, 6)
+    elif rows == 2:
+        shape = (2, 8) if many else (2, 5)
+    elif rows <= 4 or not many:
+        shape = (4, 6) if many else (4, 3)
+    else:
+        shape = (8, 3)
+    return (0,) * shape[0], (0,) * shape[1]
+
+
+def split_channels(items: int, blocks: int, threads: int) -> int:
+    """Into how many parts the blocks of output channels are split so that every thread has work."""
+    return 1 if items >= threads else min(blocks, ceil_div(threads, max(items, 1)))
+
+
+def even_tile(extent: int, tile: int) -> int:
+    """The smallest tile with which `extent` needs no more tiles than with `tile`."""
+    return ceil_div(extent, ceil_div(extent, tile))
+
+
+def shrink(tile: list[int], window: tuple[int, ...], stop) -> list[int]:
+    """Halve a tile's axes, the one that is longest beside its window first, until `stop(tile)`.
+
+    The last axis is the one that vectors run along: it counts a quarter.
+    """
+    tile = list(tile)
+    while product(tile) > 1 and not stop(tile):
+        weight = [n / w if n > 1 else 0 for n, w in zip(tile, window, strict=True)]
+        weight[-1] /= 4
+        axis = max(range(len(tile)), key=weight.__getitem__)
+        tile[axis] = ceil_div(tile[axis], 2)
+    return tile

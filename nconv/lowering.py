@@ -1,0 +1,123 @@
+"""From a public call to the engine: what every family's function hands to the planner.
+
+A public function checks its arguments once and returns a `Call`: the frozen problem, the arrays, and two views that
+lead from the user's axes to the engine's and back. Nothing below knows of modes, flips or the user's axis order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import DeviceError
+from .problem import ArraySpec, ConvProblem, engine_dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """How one kind of call (these shapes, dtypes and parameters) reaches the engine; cached by the families."""
+
+    problem: ConvProblem
+    enter: Callable[[np.ndarray], np.ndarray]        # the user's input as (N, groups C, *size)
+    weigh: Callable[[np.ndarray], np.ndarray]        # the user's weight as (groups K, C, *kernel)
+    leave: Callable[[np.ndarray], np.ndarray]        # (N, groups K, *out) as the user's result, a view
+    shape: tuple[int, ...]                           # of the user's result
+    dtype: np.dtype                                  # of the user's result
+    cast: Callable[[np.ndarray, np.dtype], np.ndarray] | None = None   # how results become `dtype`; None: NumPy's way
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One public call: its route and its arrays."""
+
+    route: Route
+    x: Any                                           # array or ArraySpec
+    weight: Any
+    bias: Any = None
+    method: str = "auto"
+    out: np.ndarray | None = None
+    options: dict = field(default_factory=dict)
+
+
+_lowerings: dict[Callable, Callable[..., Call]] = {}
+
+
+def lowered_by(lower: Callable[..., Call]) -> Callable:
+    """Mark a public function as the one that `lower` turns into a `Call` (this is how `plan` finds it)."""
+
+    def mark(function):
+        _lowerings[function] = lower
+        return function
+
+    return mark
+
+
+def lower(function: Callable, *args, **kwargs) -> Call:
+    """The `Call` of ``function(*args, **kwargs)``, without running it."""
+    try:
+        lowering = _lowerings[function]
+    except (KeyError, TypeError):
+        names = sorted(f"nconv.{f.__name__}" for f in _lowerings)
+        raise TypeError(f"cannot plan {function!r}; expected one of {', '.join(names)}") from None
+    return lowering(*args, **kwargs)
+
+
+def as_array(value: Any, name: str, *, lists: bool = True) -> Any:
+    """`value` as a NumPy array of a supported type; an `ArraySpec` stays one.
+
+    Raises TypeError for objects, strings, dates and, unless `lists`, for anything that is not an array.
+    """
+    if isinstance(value, np.ndarray):
+        array = value
+    elif isinstance(value, ArraySpec):
+        return value
+    elif hasattr(value, "__cuda_array_interface__"):
+        raise DeviceError(f"{name} lies on a GPU, and this version of nconv has no GPU kernels; "
+                          "bring it to the host first (for example with cupy.asnumpy)")
+    elif lists or hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} must be an array, not {type(value).__name__}: {error}") from None
+    else:
+        raise TypeError(f"{name} must be an array, not {type(value).__name__}")
+    try:
+        engine_dtype(array.dtype)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    return array
+
+
+def check_device(device: str | None) -> str:
+    """'cpu', or the error that the device deserves."""
+    if device in (None, "cpu"):
+        return "cpu"
+    if device == "cuda":
+        raise DeviceError("device='cuda' cannot be used: this version of nconv has no GPU kernels; "
+                          "leave device out to run on the CPU")
+    raise ValueError(f"unknown device: device={device!r}, expected 'cpu' or 'cuda'")
+
+
+def check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
+    """`value` in lower case where it is one of `words`; ValueError that names them all otherwise."""
+    word = value.lower() if isinstance(value, str) else value
+    if word not in words:
+        raise ValueError(f"unknown {name}: {name}={value!r}, expected one of {', '.join(map(repr, words))}")
+    return word
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, name: str = "out") -> None:
+    """Refuse an `out` that cannot take the result, before anything is computed."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, not {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} has the wrong dtype: {name}.dtype={out.dtype}, expected {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{name} has the wrong shape: {name}.shape={out.shape}, expected {shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only")

@@ -1,0 +1,426 @@
+"""The choice of an algorithm: refuse, cost, rank; a plan that says why; measuring and remembering.
+
+Selection is data: every algorithm of the device is scored by its own `why_not`, `cost`, `workspace` and `error`, and
+the cheapest that is allowed wins. Measurements (`tune`) stand above predictions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import registry, threads, wisdom
+from .geometry import product
+from .lowering import Call, Route, check_out, lower
+from .machine import machine
+from .problem import ArraySpec, ConvProblem
+
+_limits = {"workspace": None, "error": 8.0}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One algorithm as the dispatcher saw it."""
+
+    name: str
+    seconds: float               # estimated; infinite where refused
+    workspace: int               # bytes beside input and output
+    error: float                 # expected largest error, times the direct method's
+    refused: str = ""            # why not; empty: allowed
+    chosen: bool = False
+    measured: float | None = None   # seconds, where `tune` has measured
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """The outcome for one problem."""
+
+    problem: ConvProblem
+    algorithm: ModuleType
+    candidates: tuple[Candidate, ...]
+    workspace: int
+
+
+class Plan:
+    """A call prepared once: the choice is made, the weight is packed or transformed.
+
+    Made by `nconv.plan`; calling it with an input of the planned shape and dtype gives the result.
+
+    Attributes
+    ----------
+    method : str
+        Name of the chosen algorithm.
+    candidates : tuple of Candidate
+        Every algorithm considered: name, estimated seconds, workspace bytes, expected error, why not if refused.
+    workspace_bytes : int
+        Memory that a call needs beside input and output.
+    problem : ConvProblem
+        What the engine is asked.
+    """
+
+    def __init__(self, call: Call, decision: Decision):
+        self._call = call
+        self._algorithm = decision.algorithm
+        self.problem = decision.problem
+        self.method = decision.algorithm.NAME
+        self.candidates = decision.candidates
+        self.workspace_bytes = decision.workspace
+        self._prepared = None
+        self._bias = None
+        if not isinstance(call.weight, ArraySpec):
+            self._prepared, self._bias = _prepare(decision, call)
+
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Convolve `x`, which must have the shape and dtype that were planned."""
+        if self._prepared is None and self._call.weight is not None and isinstance(self._call.weight, ArraySpec):
+            raise TypeError("this plan was made from the weight's ArraySpec and cannot run; give the weight to plan()")
+        x = np.asarray(x)
+        if x.shape != self._call.x.shape or x.dtype != self._call.x.dtype:
+            raise ValueError(f"the plan is for shape {self._call.x.shape} and dtype {self._call.x.dtype}, "
+                             f"not {x.shape} and {x.dtype}")
+        return _finish(self._call.route, self.problem, self._algorithm, self._prepared, x, self._bias, out)
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.method}: {len(self.candidates)} candidates>"
+
+    def __str__(self) -> str:
+        p = self.problem
+        lines = [
+            f"{p.N} x {p.groups} groups, {p.C} -> {p.K} channels, input {p.size}, window {p.kernel}, output {p.out}, "
+            f"{p.dtype}, {p.threads} thread{'s' if p.threads > 1 else ''}",
+            f"{'':2}{'method':<10}{'estimate':>12}{'measured':>12}{'workspace':>12}{'error':>8}  note"]
+        for c in self.candidates:
+            estimate = f"{c.seconds * 1e3:.4g} ms" if np.isfinite(c.seconds) else "-"
+            measured = f"{c.measured * 1e3:.4g} ms" if c.measured is not None else "-"
+            lines.append(f"{'*' if c.chosen else '':2}{c.name:<10}{estimate:>12}{measured:>12}"
+                         f"{c.workspace / 2**20:>8.2f} MiB{c.error:>7.3g}x  {c.refused}".rstrip())
+        return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------- Limits
+
+
+def set_workspace_limit(n_bytes: int | None) -> None:
+    """Let no algorithm be chosen that needs more than `n_bytes` beside input and output.
+
+    Parameters
+    ----------
+    n_bytes : int or None
+        None lifts the limit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_bytes` is not an integer or is negative.
+    MemoryError
+        Later, from a call for which no algorithm fits.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.set_workspace_limit(64 * 2**20)
+    >>> nconv.set_workspace_limit(None)
+    """
+    if n_bytes is not None:
+        if isinstance(n_bytes, bool) or not isinstance(n_bytes, (int, np.integer)):
+            raise TypeError(f"n_bytes must be an integer or None: n_bytes={n_bytes!r}")
+        if n_bytes < 0:
+            raise ValueError(f"n_bytes must not be negative: n_bytes={n_bytes}")
+    _limits["workspace"] = None if n_bytes is None else int(n_bytes)
+
+
+class set_error_limit(contextlib.AbstractContextManager):                              # noqa: N801
+    """Let 'auto' choose only algorithms whose expected error is at most `times` the direct method's.
+
+    As a function it sets the limit for the whole program, as a context manager for a block.
+
+    Parameters
+    ----------
+    times : float
+        At least 1; 8 unless set.
+
+    Raises
+    ------
+    ValueError
+        If `times` is below 1 or not a number.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> with nconv.set_error_limit(1):
+    ...     nconv.plan(nconv.convolve, nconv.ArraySpec((100_000,)), nconv.ArraySpec((5_000,))).method != "fft"
+    True
+    """
+
+    def __init__(self, times: float):
+        if not isinstance(times, (int, float, np.number)) or not times >= 1:
+            raise ValueError(f"times must be a number of at least 1: times={times!r}")
+        self._before = _limits["error"]
+        _limits["error"] = float(times)
+
+    def __exit__(self, *exc) -> None:
+        _limits["error"] = self._before
+
+
+# ----------------------------------------------------------------------------------------------------- Choice
+
+
+def decide(problem: ConvProblem, method: str = "auto") -> Decision:
+    """The algorithm for a problem under the limits in force."""
+    return _decide(problem, method, threads.get_num_threads(), _limits["workspace"], _limits["error"])
+
+
+@lru_cache(maxsize=1024)
+def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit: int | None,
+            error_limit: float) -> Decision:
+    algorithms = registry.algorithms(problem.device)
+    forced = method != "auto"
+    if forced and method not in registry.names(problem.device):
+        raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of "
+                         f"{', '.join(map(repr, registry.names(problem.device)))}")
+    measured = wisdom.recall(problem, num_threads)
+    scored = []
+    for algorithm in algorithms:
+        refused = algorithm.why_not(problem)
+        if refused:
+            scored.append((Candidate(algorithm.NAME, float("inf"), 0, float("inf"), refused), problem, algorithm))
+            continue
+        sharing = problem.replace(threads=num_threads)
+        serial = problem.replace(threads=1)
+        seconds, best = min(((algorithm.cost(p, machine()), p) for p in (serial, sharing)), key=lambda pair: pair[0])
+        candidate = Candidate(algorithm.NAME, seconds, algorithm.workspace(best, machine()), algorithm.error(best),
+                              measured=measured.get(algorithm.NAME))
+        if workspace_limit is not None and candidate.workspace > workspace_limit:
+            candidate = replace(candidate, refused=f"needs {candidate.workspace} bytes of workspace, the limit is "
+                                                   f"{workspace_limit}")
+        elif not forced and candidate.error > error_limit:
+            candidate = replace(candidate, refused=f"expected error is {candidate.error:.3g} times the direct "
+                                                   f"method's, the limit is {error_limit:.3g}")
+        scored.append((candidate, best, algorithm))
+
+    allowed = [entry for entry in scored if not entry[0].refused and method in ("auto", entry[0].name)]
+    if not allowed:
+        _refuse(problem, method, [entry[0] for entry in scored], workspace_limit)
+    # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
+    known = [entry for entry in allowed if entry[0].measured is not None] or allowed
+    winner = min(known, key=lambda entry: entry[0].measured if entry[0].measured is not None else entry[0].seconds)
+    candidates = tuple(replace(c, chosen=c is winner[0]) for c, _, _ in scored)
+    return Decision(winner[1], winner[2], candidates, winner[0].workspace)
+
+
+def seconds(problem: ConvProblem) -> float:
+    """Predicted, or measured, time of the algorithm that 'auto' takes."""
+    chosen = next(c for c in decide(problem).candidates if c.chosen)
+    return chosen.seconds if chosen.measured is None else chosen.measured
+
+
+def _refuse(problem, method, candidates, workspace_limit):
+    considered = [c for c in candidates if method in ("auto", c.name)]
+    if workspace_limit is not None and any(c.workspace > workspace_limit for c in considered):
+        least = min(c.workspace for c in considered if c.workspace > workspace_limit)
+        raise MemoryError(f"no algorithm fits the workspace limit: {least} bytes needed, {workspace_limit} allowed")
+    supported = [c.name for c in candidates if not c.refused]
+    raise ValueError(f"method={method!r} does not support this problem: {considered[0].refused}; "
+                     f"methods that do: {', '.join(map(repr, supported)) or 'none'}")
+
+
+# -------------------------------------------------------------------------------------------------------- Run
+
+
+def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: np.ndarray, weight: np.ndarray,
+                  bias: np.ndarray | None = None, prepared: Any = None) -> np.ndarray:
+    """Run one algorithm on arrays in the engine's order; the result has `problem.dtype`."""
+    if prepared is None:
+        prepared = algorithm.prepare(problem, np.asarray(weight).astype(problem.engine, copy=False))
+    out = _allocate(problem)
+    if out.size:
+        algorithm.run(problem, prepared, _widen(x, problem), _widen(bias, problem), out)
+    return _narrow(out, problem.dtype)
+
+
+def execute(call: Call) -> np.ndarray:
+    """Run a call: the one way from every public function to a kernel."""
+    route = call.route
+    check_out(call.out, route.shape, route.dtype)
+    decision = decide(route.problem, call.method)
+    if product(route.shape) == 0:
+        return np.empty(route.shape, route.dtype) if call.out is None else call.out
+    prepared, bias = _prepare(decision, call)
+    return _finish(route, decision.problem, decision.algorithm, prepared, call.x, bias, call.out)
+
+
+def _prepare(decision: Decision, call: Call):
+    weight = _widen(call.route.weigh(call.weight), decision.problem)
+    if 0 in weight.shape or 0 in decision.problem.out_shape:
+        return (), None
+    return decision.algorithm.prepare(decision.problem, weight), _widen(call.bias, decision.problem)
+
+
+def _finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> np.ndarray:
+    result = _allocate(problem)
+    if result.size:
+        algorithm.run(problem, prepared, _widen(route.enter(x), problem), bias, result)
+    result = route.leave(result)
+    result = _narrow(result, route.dtype) if route.cast is None else route.cast(result, route.dtype)
+    if out is None:
+        return result
+    check_out(out, route.shape, route.dtype)
+    out[...] = result
+    return out
+
+
+def _allocate(problem: ConvProblem) -> np.ndarray:
+    bytes_needed = product(problem.out_shape) * problem.engine.itemsize
+    if bytes_needed > np.iinfo(np.intp).max:
+        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes")
+    try:
+        if problem.channels_last:
+            return np.moveaxis(np.empty((problem.N, *problem.out, problem.groups * problem.K), problem.engine), -1, 1)
+        return np.empty(problem.out_shape, problem.engine)
+    except MemoryError as error:
+        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes") from error
+
+
+def _widen(array, problem: ConvProblem):
+    """Values in the engine's type: wider floats, integers modulo 2**32 or 2**64."""
+    return None if array is None else np.asarray(array).astype(problem.engine, copy=False)
+
+
+def _narrow(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if array.dtype == dtype:
+        return array
+    return array != 0 if dtype.kind == "b" else array.astype(dtype)
+
+
+# ------------------------------------------------------------------------------------------------- Plan, tune
+
+
+def plan(function: Callable, *args, **kwargs) -> Plan:
+    """Prepare a call once and see how it will run.
+
+    Parameters
+    ----------
+    function : callable
+        A public function of nconv: `nconv.convolve`, `nconv.conv2d`, `nconv.ndimage.correlate`, ...
+    *args, **kwargs
+        Its arguments. The input may be an `nconv.ArraySpec`; if the weight is one too, the plan can be read but not run.
+
+    Returns
+    -------
+    Plan
+        Callable with an input of the planned shape and dtype; `print` shows every algorithm that was considered.
+
+    Raises
+    ------
+    TypeError
+        If `function` is none of nconv's.
+    ValueError, MemoryError
+        As the function itself would.
+
+    Examples
+    --------
+    >>> import numpy as np, nconv
+    >>> p = nconv.plan(nconv.convolve, nconv.ArraySpec((4,), "float64"), np.array([1.0, 10.0]))
+    >>> p(np.array([1.0, 2.0, 3.0, 4.0]))
+    array([ 1., 12., 23., 34., 40.])
+    >>> p.method
+    'direct'
+    """
+    call = lower(function, *args, **kwargs)
+    return Plan(call, decide(call.route.problem, call.method))
+
+
+def tune(function: Callable, *args, repeats: int = 5, **kwargs) -> Plan:
+    """Measure every algorithm on a call and remember the fastest for this machine.
+
+    Parameters
+    ----------
+    function : callable
+        A public function of nconv.
+    *args, **kwargs
+        Its arguments; an `nconv.ArraySpec` stands for random values.
+    repeats : int, default 5
+        Rounds; the algorithms run in turn within each, and the median counts.
+
+    Returns
+    -------
+    Plan
+        As `plan` gives it from now on; the candidates carry the measured seconds.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the function itself would.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> p = nconv.tune(nconv.convolve, nconv.ArraySpec((1000,)), nconv.ArraySpec((9,)))
+    >>> p.method in ("direct", "im2col", "fft")
+    True
+    """
+    call = lower(function, *args, **kwargs)
+    call = replace(call, x=_example(call.x), weight=_example(call.weight), method="auto", out=None)
+    problem = call.route.problem
+    wisdom.remember(problem, threads.get_num_threads(), measure(call, repeats))
+    _decide.cache_clear()
+    return Plan(call, decide(problem))
+
+
+def measure(call: Call, repeats: int = 5) -> dict[str, float]:
+    """Median seconds of every algorithm that is allowed, by name; they run in turn."""
+    runs = []
+    for candidate in decide(call.route.problem).candidates:
+        if not candidate.refused:
+            decision = decide(call.route.problem, candidate.name)
+            runs.append((decision, *_prepare(decision, call), []))
+    for turn in range(repeats + 1):                       # the first one compiles and warms up
+        for decision, prepared, bias, times in runs:
+            start = time.perf_counter()
+            _finish(call.route, decision.problem, decision.algorithm, prepared, call.x, bias, None)
+            if turn:
+                times.append(time.perf_counter() - start)
+    return {decision.algorithm.NAME: float(np.median(times)) for decision, _, _, times in runs}
+
+
+def _example(array):
+    if not isinstance(array, ArraySpec):
+        return array
+    values = np.random.default_rng(0).integers(0, 2, array.shape) if array.dtype.kind in "biu" else \
+        np.random.default_rng(0).standard_normal(array.shape)
+    return values.astype(array.dtype)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An entry of the registry, for people."""
+
+    name: str
+    device: str
+    supports: str
+    reference: str
+
+
+def algorithms() -> tuple[Algorithm, ...]:
+    """List the registry: what `method=` takes, with what each algorithm supports and where it is described.
+
+    Returns
+    -------
+    tuple of Algorithm
+        With the attributes name, device, supports and reference.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> [a.name for a in nconv.algorithms()]
+    ['direct', 'im2col', 'fft']
+    """
+    return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)
+                 for device in registry.devices() for a in registry.algorithms(device))

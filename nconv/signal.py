@@ -1,0 +1,530 @@
+"""scipy.signal's convolutions: the same names and meaning, for any number of dimensions and batches of signals.
+
+A true convolution is the engine's correlation with the kernel reversed. With ``full[p] = sum over t of a[t] b[p - t]``
+of length n1 + n2 - 1, a mode is a range of p: a start and a length per axis, which become the padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import planner, registry
+from .geometry import product
+from .lowering import Call, Route, as_array, check_device, check_word, lowered_by
+from .problem import ArraySpec, ConvProblem
+
+_MODES = ("full", "same", "valid")
+_BOUNDARIES = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "symmetric",
+               "symmetric": "symmetric"}
+
+
+def _range(mode: str, n1: int, n2: int) -> tuple[int, int]:
+    """First position and number of positions of the full convolution that a mode keeps."""
+    if mode == "full":
+        return 0, n1 + n2 - 1
+    if mode == "same":
+        return (n2 - 1) // 2, n1
+    if mode == "same, centred down":                    # correlate2d's: differs for even kernels
+        return n2 // 2, n1
+    return min(n1, n2) - 1, abs(n1 - n2) + 1
+
+
+def _reversed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return array[tuple(slice(None, None, -1 if a in axes else 1) for a in range(array.ndim))]
+
+
+@lru_cache(maxsize=1024)
+def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mode: str, axes: tuple[int, ...],
+           correlate: bool, swap: bool, boundary: str, fill: complex) -> Route:
+    """The way to the engine; in2 is the weight unless they are swapped, which a convolution allows.
+
+    Beside the convolved axes, one along which both inputs vary is a group, only the signal: batch, only the kernel:
+    output channels. Inputs without any axis are signals of one sample.
+    """
+    batch = [a for a in range(len(shape1)) if a not in axes]
+    for a in batch:
+        if shape1[a] != shape2[a] and 1 not in (shape1[a], shape2[a]):
+            raise ValueError(f"incompatible shapes for in1 and in2: in1.shape={shape1}, in2.shape={shape2}; axis {a} "
+                             f"is not in axes={axes} and must have equal sizes or size 1")
+    if mode == "valid":
+        if not (all(shape1[a] >= shape2[a] for a in axes) or all(shape2[a] >= shape1[a] for a in axes)):
+            raise ValueError("for mode='valid' one input must be at least as large as the other in every dimension: "
+                             f"in1.shape={shape1}, in2.shape={shape2}")
+        boundary, fill = "constant", 0                  # no output sees the edge of the larger input
+    if boundary != "constant" and 0 in shape1:
+        raise ValueError(f"in1 must not be empty for this boundary: in1.shape={shape1}")
+    ranges = [_range(mode, shape1[a], shape2[a]) for a in axes] or [(0, 1)]
+    x_shape, w_shape = (shape2, shape1) if swap else (shape1, shape2)
+    sizes = [x_shape[a] for a in axes] or [1]
+    taps = [w_shape[a] for a in axes] or [1]
+
+    groups = [a for a in batch if x_shape[a] == w_shape[a] != 1]
+    kernels = [a for a in batch if a not in groups and w_shape[a] != 1]
+    images = [a for a in batch if a not in groups and a not in kernels]
+    problem = ConvProblem(
+        N=product(x_shape[a] for a in images), groups=product(x_shape[a] for a in groups), C=1,
+        K=product(w_shape[a] for a in kernels), size=tuple(sizes), kernel=tuple(taps), stride=(1,) * len(sizes),
+        dilation=(1,) * len(sizes),
+        padding=tuple((k - 1 - start, start + length - n)
+                      for n, k, (start, length) in zip(sizes, taps, ranges, strict=True)),
+        dtype=np.result_type(dtype1, dtype2), boundary=(boundary,) * len(sizes), fill=fill)
+
+    order = [*images, *groups, *kernels, *axes]
+    weight_order = [*groups, *kernels, *images, *axes]
+    shape = {a: x_shape[a] if a in images else w_shape[a] for a in batch}
+    shape |= {a: length for a, (_, length) in zip(axes, ranges, strict=False)}
+    inner = [shape[a] for a in order]
+    back = np.argsort(order).astype(int).tolist()
+
+    def oriented(array, second):
+        """in2 of a correlation is the reversed conjugate of a convolution's."""
+        return _reversed(np.conj(array), axes) if correlate and second else array
+
+    def enter(x):
+        return oriented(x, swap).transpose(order).reshape(problem.x_shape)
+
+    def weigh(w):
+        return _reversed(oriented(w, not swap), axes).transpose(weight_order).reshape(problem.weight_shape)
+
+    def leave(out):
+        return out.reshape(inner).transpose(back)
+
+    return Route(problem, enter, weigh, leave, tuple(shape[a] for a in range(len(shape1))), problem.dtype)
+
+
+def _normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
+    """Sorted axes, all of them for None."""
+    if axes is None:
+        return tuple(range(ndim))
+    values = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    if not all(isinstance(a, (int, np.integer)) for a in values):
+        raise ValueError(f"axes must be a scalar or iterable of integers: axes={axes!r}")
+    if not values:
+        raise ValueError(f"when provided, axes cannot be empty: axes={axes!r}")
+    if any(not -ndim <= a < ndim for a in values):
+        raise ValueError(f"axes exceeds dimensionality of input: axes={axes!r}, the inputs have {ndim} dimensions")
+    normal = {int(a) % ndim for a in values}
+    if len(normal) != len(values):
+        raise ValueError(f"all axes must be unique: axes={axes!r}")
+    return tuple(sorted(normal))
+
+
+def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, correlate=False, may_swap=False,
+           boundary="constant", fill=0.0) -> Call:
+    """The call of every function below. A plan keeps in2 as the weight; a single call may swap for speed."""
+    check_device(device)
+    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
+    if in1.ndim != in2.ndim:
+        raise ValueError(f"in1 and in2 should have the same dimensionality: in1.ndim={in1.ndim}, in2.ndim={in2.ndim}")
+    axes = _normalize_axes(axes, in1.ndim)
+    method = check_word(method, "method", ("auto", *registry.names()))
+    mode = mode if mode == "same, centred down" else check_word(mode, "mode", _MODES)
+    swap = (may_swap and boundary == "constant" and fill == 0
+            and product(in2.shape[a] for a in axes) > product(in1.shape[a] for a in axes))
+    route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill)
+    return Call(route, *((in2, in1) if swap else (in1, in2)), None, method, out)
+
+
+def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
+    call = _lower(in1, in2, mode, method, axes=axes, out=out, device=device, **options)
+    for name, size in (("in1", call.x.shape), ("in2", call.weight.shape)):
+        if 0 in size and call.method != "fft":
+            raise ValueError(f"{name} cannot be empty: {name}.shape={size}")
+    return call
+
+
+def _lower_correlate(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
+    return _lower_convolve(in1, in2, mode, method, axes=axes, out=out, device=device, correlate=True, **options)
+
+
+# ------------------------------------------------------------------------------------------------- Integers
+
+_WORTH_A_LOOK = 1 << 20      # multiplications from which a look at the values costs little beside the work
+
+
+def _fft_is_exact(x: np.ndarray, weight: np.ndarray) -> bool:
+    """Whether a float64 FFT gives these integers exactly: its error stays below a quarter.
+
+    The bound is eps log2(n) ||x|| ||weight|| with a factor of 8, norms from the largest magnitudes.
+    """
+    largest = [max(abs(int(a.max())), abs(int(a.min()))) if a.size else 0 for a in (x, weight)]
+    norms = largest[0] * largest[1] * math.sqrt(x.size * weight.size)
+    return 8 * np.finfo(float).eps * math.log2(x.size + weight.size + 2) * norms < 0.25
+
+
+def _in_float64(call: Call) -> Call:
+    """The same integer problem in float64, rounded at the end."""
+    dtype = call.route.dtype
+
+    def to_integers(result, _):
+        rounded = np.rint(result)
+        return rounded != 0 if dtype.kind == "b" else rounded.astype(np.int64).astype(dtype)
+
+    problem = call.route.problem.replace(dtype=np.dtype("f8"))
+    return replace(call, route=replace(call.route, problem=problem, cast=to_integers))
+
+
+def _execute(call: Call) -> np.ndarray:
+    """Run a call; integers go through an FFT only where that is exact."""
+    problem = call.route.problem
+    if problem.dtype.kind in "biu":
+        if call.method == "fft":
+            if not _fft_is_exact(call.x, call.weight):
+                raise ValueError(f"method='fft' cannot hold integers this large exactly (dtype {problem.dtype}); "
+                                 "methods that do: 'direct', 'im2col'")
+            call = _in_float64(call)
+        elif call.method == "auto" and problem.macs > _WORTH_A_LOOK:
+            exact = _in_float64(call)
+            faster = planner.decide(exact.route.problem).algorithm.NAME == "fft" and (
+                planner.seconds(exact.route.problem) < planner.seconds(problem))
+            if faster and _fft_is_exact(call.x, call.weight):
+                call = exact
+    return planner.execute(call)
+
+
+# ------------------------------------------------------------------------------------------------ Public names
+
+
+@lowered_by(_lower_convolve)
+def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "auto", *,
+             axes: int | Sequence[int] | None = None, out: NDArray | None = None,
+             device: str | None = None) -> NDArray:
+    """Convolve two n-dimensional arrays.
+
+    ``out[p] = sum over t of in1[t] in2[p - t]`` along `axes`, broadcast along the others.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Real, complex, integer or boolean arrays with the same number of dimensions.
+    mode : {'full', 'same', 'valid'}
+        'full' (n1 + n2 - 1 positions), 'same' (those of in1, centred) or 'valid' (where the smaller input lies wholly
+        inside the other).
+    method : str
+        'auto', or an algorithm of `nconv.algorithms`: 'direct', 'im2col', 'fft'.
+    axes : int or sequence of int, optional
+        Convolve along these axes; along the others the inputs are broadcast. All axes by default.
+    out : ndarray, optional
+        Takes the result; must have its shape and dtype.
+    device : {'cpu', 'cuda'}, optional
+        Where to compute; by default where the arrays are.
+
+    Returns
+    -------
+    ndarray
+        Of the dtype to which NumPy promotes those of the inputs. Integers are exact modulo their size.
+
+    Raises
+    ------
+    ValueError
+        For different numbers of dimensions, an unknown mode or method, empty inputs, 'valid' where neither input
+        contains the other, a method that does not support the problem, or `out` of the wrong shape.
+    TypeError
+        For objects, strings and dates, or `out` of the wrong dtype.
+    MemoryError
+        If no algorithm fits the workspace limit.
+    nconv.DeviceError
+        If the device cannot be used.
+
+    See Also
+    --------
+    correlate, fftconvolve, oaconvolve, convolve2d
+
+    References
+    ----------
+    .. [1] Oppenheim, Schafer: Discrete-Time Signal Processing, section 2.3.
+
+    Examples
+    --------
+    >>> import numpy as np, nconv
+    >>> nconv.convolve([1, 2, 3], [0, 1, 10])
+    array([ 0,  1, 12, 23, 30])
+    >>> nconv.convolve([[1, 2, 3], [4, 5, 6]], [[0, 1, 10]], mode="same", axes=-1)
+    array([[ 1, 12, 23],
+           [ 4, 45, 56]])
+    """
+    return _execute(_lower_convolve(in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True))
+
+
+@lowered_by(_lower_correlate)
+def correlate(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "auto", *,
+              axes: int | Sequence[int] | None = None, out: NDArray | None = None,
+              device: str | None = None) -> NDArray:
+    """Cross-correlate two n-dimensional arrays.
+
+    ``out[p] = sum over t of in1[t + p - (n2 - 1)] conj(in2[t])`` along `axes`, broadcast along the others.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Real, complex, integer or boolean arrays with the same number of dimensions.
+    mode, method, axes, out, device
+        As in `convolve`.
+
+    Returns
+    -------
+    ndarray
+        Of the dtype to which NumPy promotes those of the inputs.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, nconv.DeviceError
+        As in `convolve`.
+
+    References
+    ----------
+    .. [1] Oppenheim, Schafer: Discrete-Time Signal Processing, section 2.9.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.correlate([1, 2, 3], [0, 1, 10])
+    array([10, 21, 32,  3,  0])
+    >>> nconv.correlate([1j, 2], [1, 1j], mode="valid")
+    array([0.-1.j])
+    """
+    return _execute(_lower_correlate(in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True))
+
+
+def _lower_fft(in1, in2, mode="full", axes=None, **options) -> Call:
+    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
+    dtype = np.result_type(in1.dtype, in2.dtype)
+    if dtype.kind in "biu":
+        in1, in2 = (a if isinstance(a, ArraySpec) else a.astype(float) for a in (in1, in2))
+    elif dtype.char == "e":                             # as scipy.fft, which knows no float16
+        in1, in2 = (a if isinstance(a, ArraySpec) else a.astype("f4") for a in (in1, in2))
+    return _lower(in1, in2, mode, "fft", axes=axes, **options)
+
+
+@lowered_by(_lower_fft)
+def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
+                axes: int | Sequence[int] | None = None) -> NDArray:
+    """Convolve two n-dimensional arrays by fast Fourier transforms.
+
+    ``out[p] = sum over t of in1[t] in2[p - t]``, as `convolve` with ``method='fft'``; integers become float64.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Arrays with the same number of dimensions.
+    mode : {'full', 'same', 'valid'}
+        As in `convolve`.
+    axes : int or sequence of int, optional
+        Convolve along these axes and broadcast along the others.
+
+    Returns
+    -------
+    ndarray
+        float32, float64, complex64 or complex128.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As in `convolve`; an empty input gives an empty result.
+
+    References
+    ----------
+    .. [1] Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.fftconvolve([1, 2, 3], [0, 1, 10]).round(6) + 0.0
+    array([ 0.,  1., 12., 23., 30.])
+    """
+    call = _lower_fft(in1, in2, mode, axes, may_swap=True)
+    if 0 in call.x.shape or 0 in call.weight.shape:
+        return np.array([])
+    return planner.execute(call)
+
+
+@lowered_by(_lower_fft)
+def oaconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
+               axes: int | Sequence[int] | None = None) -> NDArray:
+    """Convolve two n-dimensional arrays by fast Fourier transforms of blocks.
+
+    SciPy's name for the overlap-add method. The blocks of `fftconvolve` are chosen by cost, so that the two are one.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Arrays with the same number of dimensions.
+    mode : {'full', 'same', 'valid'}
+        As in `convolve`.
+    axes : int or sequence of int, optional
+        Convolve along these axes and broadcast along the others.
+
+    Returns
+    -------
+    ndarray
+        float32, float64, complex64 or complex128.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As in `fftconvolve`.
+
+    References
+    ----------
+    .. [1] Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7.3.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.oaconvolve([1, 2, 3], [0, 1, 10]).round(6) + 0.0
+    array([ 0.,  1., 12., 23., 30.])
+    """
+    return fftconvolve(in1, in2, mode, axes)
+
+
+def _lower_2d(in1, in2, mode="full", boundary="fill", fillvalue=0, *, correlate=False, may_swap=False) -> Call:
+    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
+    if not in1.ndim == in2.ndim == 2:
+        raise ValueError(f"in1 and in2 must both be 2-D arrays: in1.ndim={in1.ndim}, in2.ndim={in2.ndim}")
+    mode = check_word(mode, "mode", _MODES)
+    if correlate and mode == "same":
+        mode = "same, centred down"
+    boundary = _BOUNDARIES[check_word(boundary, "boundary", tuple(_BOUNDARIES))]
+    fill = np.asarray(fillvalue)
+    if fill.size != 1 or fill.dtype.kind not in "biufc":
+        raise ValueError(f"fillvalue must be a number: fillvalue={fillvalue!r}")
+    fill = fill.reshape(())
+    if not np.can_cast(fill.dtype, np.result_type(in1.dtype, in2.dtype), "same_kind"):
+        fill = fill.real if fill.imag == 0 else fill
+    if fill.dtype.kind == "c" and np.result_type(in1.dtype, in2.dtype).kind != "c":
+        raise ValueError(f"fillvalue must be real where the arrays are: fillvalue={fillvalue!r}")
+    return _lower(in1, in2, mode, correlate=correlate, may_swap=may_swap, boundary=boundary, fill=fill.item())
+
+
+def _lower_correlate2d(in1, in2, mode="full", boundary="fill", fillvalue=0) -> Call:
+    return _lower_2d(in1, in2, mode, boundary, fillvalue, correlate=True)
+
+
+@lowered_by(_lower_2d)
+def convolve2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: str = "fill",
+               fillvalue: complex = 0) -> NDArray:
+    """Convolve two two-dimensional arrays, with a choice of what lies beyond the edges of in1.
+
+    ``out[p, q] = sum over r, s of in1[p - r, q - s] in2[r, s]``
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Two-dimensional arrays.
+    mode : {'full', 'same', 'valid'}
+        As in `convolve`.
+    boundary : {'fill', 'wrap', 'symm'}
+        Beyond the edges lie `fillvalue`, in1 repeated, or in1 mirrored with its edge repeated.
+    fillvalue : scalar
+        For boundary 'fill'.
+
+    Returns
+    -------
+    ndarray
+        Of the dtype to which NumPy promotes those of the inputs.
+
+    Raises
+    ------
+    ValueError
+        For inputs that are not two-dimensional, or an unknown mode or boundary.
+    TypeError
+        For objects, strings and dates.
+
+    References
+    ----------
+    .. [1] Gonzalez, Woods: Digital Image Processing, section 3.4.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.convolve2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
+    array([[31, 12, 23]])
+    """
+    return _execute(_lower_2d(in1, in2, mode, boundary, fillvalue, may_swap=True))
+
+
+@lowered_by(_lower_correlate2d)
+def correlate2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: str = "fill",
+                fillvalue: complex = 0) -> NDArray:
+    """Cross-correlate two two-dimensional arrays, with a choice of what lies beyond the edges of in1.
+
+    ``out[p, q] = sum over r, s of in1[p + r, q + s] conj(in2[r, s])``, p and q counted from 1 - n2 under 'full'.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        Two-dimensional arrays.
+    mode, boundary, fillvalue
+        As in `convolve2d`.
+
+    Returns
+    -------
+    ndarray
+        Of the dtype to which NumPy promotes those of the inputs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `convolve2d`.
+
+    References
+    ----------
+    .. [1] Gonzalez, Woods: Digital Image Processing, section 3.4.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> nconv.correlate2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
+    array([[21, 32, 13]])
+    """
+    return _execute(_lower_2d(in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True))
+
+
+def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measure: bool = False) -> Any:
+    """Tell whether `convolve` would sum directly or use an FFT.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        The inputs of `convolve`.
+    mode : {'full', 'same', 'valid'}
+        As in `convolve`.
+    measure : bool, default False
+        Measure the methods instead of predicting their times.
+
+    Returns
+    -------
+    method : {'direct', 'fft'}
+        SciPy's two words; 'direct' stands for every algorithm that sums products.
+    times : dict, only if `measure`
+        Seconds of both.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `convolve`.
+
+    Examples
+    --------
+    >>> import numpy as np, nconv
+    >>> nconv.choose_conv_method(np.ones(100), np.ones(3))
+    'direct'
+    """
+    call = _lower_convolve(in1, in2, mode, may_swap=True)
+    if call.route.dtype.kind in "biu":
+        if not _fft_is_exact(call.x, call.weight):
+            return ("direct", {}) if measure else "direct"
+        call = _in_float64(call)
+    times = planner.measure(call) if measure else {
+        c.name: c.seconds for c in planner.decide(call.route.problem).candidates if not c.refused}
+    seconds = {"direct": min((s for name, s in times.items() if name != "fft"), default=math.inf),
+               "fft": times.get("fft", math.inf)}
+    best = min(seconds, key=seconds.__getitem__)
+    return (best, seconds) if measure else best
