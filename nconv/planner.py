@@ -20,6 +20,7 @@ from . import registry, threads, wisdom
 from .geometry import product
 from .lowering import Call, Route, check_out, lower
 from .machine import machine
+from .phases import phases
 from .problem import ArraySpec, ConvProblem
 
 _limits = {"workspace": None, "error": 8.0}
@@ -186,17 +187,21 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
         raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of "
                          f"{', '.join(map(repr, registry.names(problem.device)))}")
     measured = wisdom.recall(problem, num_threads)
+    parts = _parts(problem)
     scored = []
     for algorithm in algorithms:
-        refused = algorithm.why_not(problem)
+        refused = next(filter(None, map(algorithm.why_not, parts)), "")
         if refused:
             scored.append((Candidate(algorithm.NAME, float("inf"), 0, float("inf"), refused), problem, algorithm))
             continue
-        sharing = problem.replace(threads=num_threads)
-        serial = problem.replace(threads=1)
-        seconds, best = min(((algorithm.cost(p, machine()), p) for p in (serial, sharing)), key=lambda pair: pair[0])
-        candidate = Candidate(algorithm.NAME, seconds, algorithm.workspace(best, machine()), algorithm.error(best),
-                              measured=measured.get(algorithm.NAME))
+        # A small problem is not worth the start of the threads.
+        best = min((problem.replace(threads=n) for n in {1, num_threads}),
+                   key=lambda p: sum(algorithm.cost(part, machine()) for part in _parts(p)))
+        parts_of_best = _parts(best)
+        candidate = Candidate(
+            algorithm.NAME, sum(algorithm.cost(part, machine()) for part in parts_of_best),
+            sum(algorithm.workspace(part, machine()) for part in parts_of_best),
+            max(map(algorithm.error, parts_of_best)), measured=measured.get(algorithm.NAME))
         if workspace_limit is not None and candidate.workspace > workspace_limit:
             candidate = replace(candidate, refused=f"needs {candidate.workspace} bytes of workspace, the limit is "
                                                    f"{workspace_limit}")
@@ -213,6 +218,11 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
     winner = min(known, key=lambda entry: entry[0].measured if entry[0].measured is not None else entry[0].seconds)
     candidates = tuple(replace(c, chosen=c is winner[0]) for c, _, _ in scored)
     return Decision(winner[1], winner[2], candidates, winner[0].workspace)
+
+
+def _parts(problem: ConvProblem) -> list[ConvProblem]:
+    """The plain problems of which one consists, as far as they are computed at all."""
+    return [phase.problem for phase in phases(problem) if phase.problem is not None] if problem.positions else [problem]
 
 
 def seconds(problem: ConvProblem) -> float:
@@ -256,17 +266,19 @@ def execute(call: Call) -> np.ndarray:
     return _finish(route, decision.problem, decision.algorithm, prepared, call.x, bias, call.out)
 
 
-def _prepare(decision: Decision, call: Call):
-    weight = _widen(call.route.weigh(call.weight), decision.problem)
-    if 0 in weight.shape or 0 in decision.problem.out_shape:
-        return (), None
-    return decision.algorithm.prepare(decision.problem, weight), _widen(call.bias, decision.problem)
+def _prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
+    """(the packed weight of each phase, the bias)."""
+    problem = decision.problem
+    weight = _widen(call.route.weigh(call.weight), problem)
+    prepared = tuple(phase.problem and decision.algorithm.prepare(phase.problem, np.ascontiguousarray(weight[phase.taps]))
+                     for phase in phases(problem)) if product(problem.out_shape) else ()
+    return prepared, _widen(call.bias, problem)
 
 
 def _finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> np.ndarray:
     result = _allocate(problem)
     if result.size:
-        algorithm.run(problem, prepared, _widen(route.enter(x), problem), bias, result)
+        _run_phases(algorithm, problem, prepared, _widen(route.enter(x), problem), bias, result)
     result = route.leave(result)
     result = _narrow(result, route.dtype) if route.cast is None else route.cast(result, route.dtype)
     if out is None:
@@ -274,6 +286,20 @@ def _finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, ou
     check_out(out, route.shape, route.dtype)
     out[...] = result
     return out
+
+
+def _run_phases(algorithm, problem, prepared, x, bias, result) -> None:
+    parts = phases(problem)
+    if len(parts) == 1 and parts[0].problem is not None:
+        algorithm.run(problem, prepared[0], x, bias, result)
+        return
+    for part, packed in zip(parts, prepared, strict=True):
+        if part.problem is None:
+            result[part.places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
+            continue
+        y = _allocate(part.problem)
+        algorithm.run(part.problem, packed, x, bias, y)
+        result[part.places] = y
 
 
 def _allocate(problem: ConvProblem) -> np.ndarray:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import planner, registry
 from .geometry import product
-from .lowering import Call, Route, as_array, check_device, check_word, lowered_by
+from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
 
 _MODES = ("full", "same", "valid")
@@ -172,8 +172,10 @@ def _in_float64(call: Call) -> Call:
 
 
 def _execute(call: Call) -> np.ndarray:
-    """Run a call; integers go through an FFT only where that is exact."""
+    """Run a call; integers go through an FFT only where that is exact, infinite taps meet no padding."""
     problem = call.route.problem
+    if problem.dtype.kind in "fc" and problem.fill == 0 and not np.isfinite(call.weight).all():
+        return _with_infinite_taps(call)
     if problem.dtype.kind in "biu":
         if call.method == "fft":
             if not _fft_is_exact(call.x, call.weight):
@@ -187,6 +189,33 @@ def _execute(call: Call) -> np.ndarray:
             if faster and _fft_is_exact(call.x, call.weight):
                 call = exact
     return planner.execute(call)
+
+
+def _with_infinite_taps(call: Call) -> np.ndarray:
+    """Run a call whose weight holds NaN or infinity.
+
+    A signal ends where it ends: the engine's zeros beyond its edges must not meet an infinite tap, for 0 * inf is NaN.
+    So such taps are added one by one, only where the signal lies under them.
+    """
+    problem = call.route.problem
+    finite = replace(call, weight=np.where(np.isfinite(call.weight), call.weight, 0).astype(call.weight.dtype), out=None)
+    x = call.route.enter(call.x).astype(problem.dtype, copy=False)
+    weight = call.route.weigh(call.weight)
+    extra = np.zeros(problem.out_shape, problem.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for k, c, *tap in np.argwhere(~np.isfinite(weight)):
+            shifts = [r - low for r, (low, _) in zip(tap, problem.padding, strict=True)]
+            places = [slice(max(0, -s), max(0, min(o, n - s))) for s, o, n in zip(
+                shifts, problem.out, problem.size, strict=True)]
+            sources = [slice(max(0, s), max(0, min(o + s, n))) for s, o, n in zip(
+                shifts, problem.out, problem.size, strict=True)]
+            extra[(slice(None), k, *places)] += weight[(k, c, *tap)] * x[(slice(None), k // problem.K, *sources)]
+        result = planner.execute(finite) + call.route.leave(extra)
+    if call.out is None:
+        return result
+    check_out(call.out, call.route.shape, call.route.dtype)
+    call.out[...] = result
+    return call.out
 
 
 # ------------------------------------------------------------------------------------------------ Public names
