@@ -42,7 +42,7 @@ $(VENV)/.home: $(STALE)
 		printf '%s\n' "$(abspath $(VENV))" > $@; \
 		exit 0; \
 	done; \
-	echo "nconv: Python 3.11 or later with venv is missing:$${seen:- no python3 was found;} install one, or say make PYTHON=/path/to/python" >&2; \
+	echo "nconv: Python 3.11 or later with venv is missing:$${seen:- none of the usual names runs;} install one, or say make PYTHON=/path/to/python" >&2; \
 	exit 1
 
 # $(VENV)/.demo, .test, ...: the extra of that name is installed, as pyproject.toml has it now.

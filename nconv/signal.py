@@ -195,22 +195,30 @@ def _with_infinite_taps(call: Call) -> np.ndarray:
     """Run a call whose weight holds NaN or infinity.
 
     A signal ends where it ends: the engine's zeros beyond its edges must not meet an infinite tap, for 0 * inf is NaN.
-    So such taps are added one by one, only where the signal lies under them.
+    So the engine gets the finite values, and products with any other are added one by one, only where they exist.
     """
     problem = call.route.problem
-    finite = replace(call, weight=np.where(np.isfinite(call.weight), call.weight, 0).astype(call.weight.dtype), out=None)
+    clean = replace(call, out=None, **{name: np.where(np.isfinite(a), a, 0).astype(a.dtype)
+                                       for name, a in (("x", call.x), ("weight", call.weight))})
     x = call.route.enter(call.x).astype(problem.dtype, copy=False)
-    weight = call.route.weigh(call.weight)
+    weight = call.route.weigh(call.weight).astype(problem.dtype, copy=False)
     extra = np.zeros(problem.out_shape, problem.dtype)
+    low = [pair[0] for pair in problem.padding]
     with np.errstate(invalid="ignore", over="ignore"):
-        for k, c, *tap in np.argwhere(~np.isfinite(weight)):
-            shifts = [r - low for r, (low, _) in zip(tap, problem.padding, strict=True)]
-            places = [slice(max(0, -s), max(0, min(o, n - s))) for s, o, n in zip(
-                shifts, problem.out, problem.size, strict=True)]
-            sources = [slice(max(0, s), max(0, min(o + s, n))) for s, o, n in zip(
-                shifts, problem.out, problem.size, strict=True)]
+        for k, c, *tap in np.argwhere(~np.isfinite(weight)):             # out[o] += tap * x[o + tap - low]
+            o0 = [max(0, b - r) for r, b in zip(tap, low, strict=True)]
+            o1 = [max(a, min(o, n + b - r)) for a, o, n, r, b in zip(o0, problem.out, problem.size, tap, low, strict=True)]
+            places = tuple(map(slice, o0, o1))
+            sources = tuple(slice(a + r - b, e + r - b) for a, e, r, b in zip(o0, o1, tap, low, strict=True))
             extra[(slice(None), k, *places)] += weight[(k, c, *tap)] * x[(slice(None), k // problem.K, *sources)]
-        result = planner.execute(finite) + call.route.leave(extra)
+        for n, g, *at in np.argwhere(~np.isfinite(x)):                   # out[at + low - tap] += x[at] * finite tap
+            o0 = [max(0, i + b - (t - 1)) for i, b, t in zip(at, low, problem.kernel, strict=True)]
+            o1 = [max(a, min(o, i + b + 1)) for a, o, i, b in zip(o0, problem.out, at, low, strict=True)]
+            taps = np.ix_(*(i + b - np.arange(a, e) for a, e, i, b in zip(o0, o1, at, low, strict=True)))
+            rows = slice(g * problem.K, (g + 1) * problem.K)
+            w = weight[(rows, 0, *taps)]
+            extra[(n, rows, *map(slice, o0, o1))] += np.where(np.isfinite(w), x[(n, g, *at)] * w, 0)
+        result = planner.execute(clean) + call.route.leave(extra)
     if call.out is None:
         return result
     check_out(call.out, call.route.shape, call.route.dtype)
