@@ -2,7 +2,8 @@
 #
 #   make demo    a photograph and a recording through every family
 #   make test    the tests            make test-all   with the slow ones
-#   make bench   benchmarks           make docs       documentation       make lint   ruff, mypy
+#   make bench   benchmarks           make lint       ruff, mypy
+#   make docs    documentation        make doctest    every example in it and in the docstrings
 #
 # PYTHON=/path/to/python chooses the interpreter, VENV=folder the environment, PYTEST_ARGS the tests.
 
@@ -16,7 +17,7 @@ PY          := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all bench docs lint clean FORCE
+.PHONY: help demo test test-all bench docs doctest lint clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -46,7 +47,7 @@ $(VENV)/.home: $(STALE)
 	exit 1
 
 # $(VENV)/.demo, .test, ...: the extra of that name is installed, as pyproject.toml has it now.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.home
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.home
 	@echo "nconv: installing nconv[$*] into $(VENV)"
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable ".[$*]" || { \
 		echo "nconv: pip could not install nconv[$*]; the lines above say what is missing (no network?)" >&2; exit 1; }
@@ -76,6 +77,9 @@ bench: $(VENV)/.bench
 docs: $(VENV)/.docs
 	$(PY) -m sphinx -b html -W --keep-going -q docs $(DOCS_OUT)/html
 	@echo "nconv: the documentation is in $(DOCS_OUT)/html/index.html"
+
+doctest: $(VENV)/.test $(VENV)/.demo
+	$(PY) -m pytest --doctest-modules --doctest-glob='*.rst' --doctest-glob='README.md' nconv docs README.md
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .
