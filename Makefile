@@ -79,7 +79,7 @@ docs: $(VENV)/.docs
 	@echo "nconv: the documentation is in $(DOCS_OUT)/html/index.html"
 
 doctest: $(VENV)/.test $(VENV)/.demo
-	$(PY) -m pytest --doctest-modules --doctest-glob='*.rst' --doctest-glob='README.md' nconv docs README.md
+	$(call pytest,--doctest-modules --doctest-glob='*.rst' --doctest-glob='README.md' nconv docs README.md)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

@@ -38,5 +38,6 @@ sphinx_gallery_conf = {
     "min_reported_time": 1e9,
     "show_signature": False,
     "download_all_examples": False,
+    "capture_repr": (),
     "remove_config_comments": True,
 }

@@ -51,5 +51,5 @@ axes[1].plot(beats, match[beats], "v", label="beats")
 axes[2].plot(damaged, lw=0.8, label="the same with one sample lost")
 axes[2].axvspan(*np.flatnonzero(np.isnan(damaged))[[0, -1]], color="tab:red", alpha=0.2, label="not a number")
 for ax in axes:
-    ax.legend(loc="upper right", fontsize="small")
+    ax.legend(loc="upper left", fontsize="small")
 axes[2].set_xlabel("sample")
