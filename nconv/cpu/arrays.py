@@ -7,6 +7,7 @@ a complex convolution of C channels is then a real one of 2 C channels.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -65,9 +66,10 @@ def real_dtype(problem: ConvProblem) -> np.dtype:
     return np.zeros(0, problem.engine).real.dtype
 
 
-def real_vector(values, problem: ConvProblem) -> np.ndarray:
-    """A vector of elements (bias, fill value) as real numbers, the parts side by side."""
-    return np.atleast_1d(np.asarray(values, problem.engine)).view(real_dtype(problem))
+def bias_vector(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
+    """The bias as real numbers, the parts side by side; one zero an element stands for none."""
+    return np.zeros(parts(problem), real_dtype(problem)) if bias is None else np.ascontiguousarray(bias).view(
+        real_dtype(problem))
 
 
 def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
@@ -93,8 +95,10 @@ class Maps(NamedTuple):
     index: np.ndarray         # int64
     start: np.ndarray         # int64, rank + 1: the map of axis a is index[start[a]:start[a + 1]]
     inner: np.ndarray         # int64, (2,): padded positions of the last axis under which the input runs on evenly
+    fill: np.ndarray          # the fill value, one number a part
 
 
+@lru_cache(maxsize=256)
 def flat_maps(problem: ConvProblem) -> Maps:
     """`problem.index_maps()` in one vector."""
     maps = problem.index_maps()
@@ -102,16 +106,18 @@ def flat_maps(problem: ConvProblem) -> Maps:
     low = problem.padding[-1][0]
     first = max(low, 0)
     last = min(low + problem.size[-1], len(maps[-1])) if problem.upsample[-1] == 1 else first
-    return Maps(np.concatenate(maps), start, np.array([first, max(last, first)], np.int64))
+    fill = np.array([problem.fill], problem.engine).view(real_dtype(problem))
+    return Maps(np.concatenate(maps), start, np.array([first, max(last, first)], np.int64), fill)
 
 
 @kernel
-def gather_row(buffer, at, count, x, base, step, maps, u, du, fill):
+def gather_row(buffer, at, count, x, base, step, maps, part, u, du):
     """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
 
     `base` is the address of the row in x, or `FILL` where the whole row lies outside; positions at or behind the
     map's end read the fill value.
     """
+    fill = maps.fill[part]
     if base == FILL:
         for i in range(count):
             buffer[at + i] = fill

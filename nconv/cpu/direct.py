@@ -17,7 +17,7 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import flat_maps, gather_row, operand, pack_weight, parts, real_dtype, real_vector
+from .arrays import bias_vector, flat_maps, gather_row, operand, pack_weight, parts, real_dtype
 from .simd import lanes_of, multiply_tile
 from .tiles import TAPS_AT_ONCE, even_tile, register_tile, shrink, split_channels
 
@@ -173,8 +173,7 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     direct_tile_kernel(
-        choice.layout, operand(x), flat_maps(problem), real_vector(problem.fill, problem), prepared,
-        real_vector(0 if bias is None else bias, problem), operand(out), choice.rows, choice.columns,
+        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows, choice.columns,
         min(problem.threads, choice.items))
 
 
@@ -185,7 +184,7 @@ ceil_div_ = compiled(ceil_div)
 
 
 @kernel
-def direct_gather_kernel(layout, buffer, source, x_base, maps, fill, origin, extents):
+def direct_gather_kernel(layout, buffer, source, x_base, maps, origin, extents):
     """Copy a tile's padded input into `buffer`, phase by phase.
 
     Shapes: buffer [channels, phases of each axis, positions of each axis]; `extents` positions of each axis are wanted,
@@ -219,7 +218,7 @@ def direct_gather_kernel(layout, buffer, source, x_base, maps, fill, origin, ext
                 if base != FILL:
                     row_base += (c // layout.parts) * source.strides[1] + part * source.strides[2]
                 gather_row(buffer, at + c * layout.channel_stride, extents[last], source.flat, row_base,
-                           source.strides[3 + last], maps, u, layout.stride[last], fill[part])
+                           source.strides[3 + last], maps, part, u, layout.stride[last])
 
 
 @kernel
@@ -278,7 +277,7 @@ def direct_store_kernel(layout, sums, at, target, base, extent):
 
 
 @kernel
-def direct_share_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads, thread):
+def direct_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather a tile's input, sum its taps, store its output.
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
@@ -308,7 +307,7 @@ def direct_share_kernel(layout, source, maps, fill, weight, bias, target, rows, 
         g = rest % layout.groups
         n = rest // layout.groups
         x_base = n * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
-        direct_gather_kernel(layout, buffer, source, x_base, maps, fill, origin, wanted)
+        direct_gather_kernel(layout, buffer, source, x_base, maps, origin, wanted)
         for block in range(share_start_(blocks, layout.channel_parts, channel_part),
                            share_start_(blocks, layout.channel_parts, channel_part + 1)):
             for i in range(M):
@@ -325,10 +324,10 @@ def direct_share_kernel(layout, source, maps, fill, weight, bias, target, rows, 
 
 
 @parallel_kernel
-def direct_tile_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads):
+def direct_tile_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
     """All tiles. Parallel over (N, groups, tiles, parts of the output channels).
 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     for thread in prange(threads):
-        direct_share_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads, thread)
+        direct_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread)

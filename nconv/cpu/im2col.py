@@ -17,7 +17,7 @@ from ..geometry import ceil_div, product, round_up, share_start
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import flat_maps, gather_row, operand, pack_weight, parts, real_dtype, real_vector
+from .arrays import bias_vector, flat_maps, gather_row, operand, pack_weight, parts, real_dtype
 from .simd import lanes_of, multiply_tile
 from .tiles import TAPS_AT_ONCE, even_tile, register_tile
 
@@ -136,8 +136,7 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     im2col_panel_kernel(
-        choice.layout, operand(x), flat_maps(problem), real_vector(problem.fill, problem), prepared,
-        real_vector(0 if bias is None else bias, problem), operand(out), choice.rows, choice.columns,
+        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows, choice.columns,
         min(problem.threads, choice.items))
 
 
@@ -148,7 +147,7 @@ ceil_div_ = compiled(ceil_div)
 
 
 @kernel
-def im2col_pack_kernel(layout, panel, source, maps, fill, g, first, count, t0, t1):
+def im2col_pack_kernel(layout, panel, source, maps, g, first, count, t0, t1):
     """panel[t - t0, j] = the padded input under tap t of output position first + j, j < count.
 
     Runs of positions within one output row read one input row; what lies behind `count` keeps its old, finite or not,
@@ -182,7 +181,7 @@ def im2col_pack_kernel(layout, panel, source, maps, fill, g, first, count, t0, t
             if base != FILL:
                 base += rest * source.strides[0]
             gather_row(panel, (t - t0) * layout.block + j, run, source.flat, base, source.strides[3 + last], maps,
-                       q * layout.stride[last] + index[last], layout.stride[last], fill[part])
+                       part, q * layout.stride[last] + index[last], layout.stride[last])
             j += run
 
 
@@ -213,7 +212,7 @@ def im2col_store_kernel(layout, sums, at, target, k, first, count):
 
 
 @kernel
-def im2col_share_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads, thread):
+def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the panels: pack, multiply, store.
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
@@ -237,7 +236,7 @@ def im2col_share_kernel(layout, source, maps, fill, weight, bias, target, rows, 
             sums[row * layout.block:(row + 1) * layout.block] = bias[k % bias.size]
         for t0 in range(0, layout.taps, TAPS_AT_ONCE):
             t1 = min(t0 + TAPS_AT_ONCE, layout.taps)
-            im2col_pack_kernel(layout, panel, source, maps, fill, g, first, count, t0, t1)
+            im2col_pack_kernel(layout, panel, source, maps, g, first, count, t0, t1)
             for block in range(block0, block1):
                 w = ((g * blocks + block) * layout.taps + t0) * M
                 for p in range(0, count, vector):
@@ -249,10 +248,10 @@ def im2col_share_kernel(layout, source, maps, fill, weight, bias, target, rows, 
 
 
 @parallel_kernel
-def im2col_panel_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads):
+def im2col_panel_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
     """All panels. Parallel over (groups, blocks of positions, parts of the output channels).
 
     Race-free because no two pieces of work share an output element and each thread has its own panel and sums.
     """
     for thread in prange(threads):
-        im2col_share_kernel(layout, source, maps, fill, weight, bias, target, rows, columns, threads, thread)
+        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread)
