@@ -2,8 +2,8 @@
 Blur, edges and a lens on a photograph
 ======================================
 
-Three windows of very different size on one picture, with `nconv.ndimage`: the dispatcher takes a direct sum for the small
-ones and a Fourier transform for the large one, and keeps the boundary mode for both.
+Three windows of very different size on one picture, with `nconv.ndimage`: the dispatcher takes a direct sum for the
+small ones and a Fourier transform for the large one, and keeps the boundary mode for both.
 """
 
 import matplotlib.pyplot as plt

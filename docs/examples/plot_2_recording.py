@@ -2,8 +2,8 @@
 Heartbeats by a matched filter
 ==============================
 
-An electrocardiogram, the beats in it, and a lost sample: a matched filter is a correlation with the shape that one looks
-for, and a sample that is not a number must not silence the whole recording.
+An electrocardiogram, the beats in it, and a lost sample: a matched filter is a correlation with the shape that one
+looks for, and a sample that is not a number must not silence the whole recording.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 A layer of oriented filters
 ===========================
 
-`nconv.conv2d` on a photograph: 3 colours in, 16 oriented filters out, with a stride, as the first layer of a network for
-images has it.
+`nconv.conv2d` on a photograph: 3 colours in, 16 oriented filters out, with a stride, as the first layer of a network
+for images has it.
 """
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ weight = np.repeat(np.array(filters, "float32")[:, None], 3, axis=1) / 3
 # %%
 # The layer
 # ---------
-# 'same' with a stride of 2 gives ceil(size / 2). The plan packs the weight once and can be called for image after image.
+# 'same' with a stride of 2 gives ceil(size / 2). The plan packs the weight once and can be called image after image.
 
 layer = nconv.plan(nconv.conv2d, image, weight, stride=2, padding="same", padding_mode="reflect")
 response = layer(image)

@@ -1,0 +1,30 @@
+"""What a type checker sees of the names that `__init__.py` imports lazily."""
+
+from . import grad as grad
+from . import ndimage as ndimage
+from .errors import DeviceError as DeviceError
+from .functional import conv1d as conv1d
+from .functional import conv2d as conv2d
+from .functional import conv3d as conv3d
+from .functional import conv_transpose1d as conv_transpose1d
+from .functional import conv_transpose2d as conv_transpose2d
+from .functional import conv_transpose3d as conv_transpose3d
+from .interop.scipy_patch import patch_scipy as patch_scipy
+from .planner import Plan as Plan
+from .planner import algorithms as algorithms
+from .planner import plan as plan
+from .planner import set_error_limit as set_error_limit
+from .planner import set_workspace_limit as set_workspace_limit
+from .planner import tune as tune
+from .problem import ArraySpec as ArraySpec
+from .signal import choose_conv_method as choose_conv_method
+from .signal import convolve as convolve
+from .signal import convolve2d as convolve2d
+from .signal import correlate as correlate
+from .signal import correlate2d as correlate2d
+from .signal import fftconvolve as fftconvolve
+from .signal import oaconvolve as oaconvolve
+from .threads import get_num_threads as get_num_threads
+from .threads import set_num_threads as set_num_threads
+
+__version__: str
