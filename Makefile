@@ -75,7 +75,7 @@ bench: $(VENV)/.bench
 	@echo "nconv: the tables are in $(BENCH_OUT)"
 
 docs: $(VENV)/.docs
-	$(PY) -m sphinx -b html -W --keep-going -q docs $(DOCS_OUT)/html
+	$(PY) -m sphinx -b html -E -W --keep-going -q docs $(DOCS_OUT)/html
 	@echo "nconv: the documentation is in $(DOCS_OUT)/html/index.html"
 
 doctest: $(VENV)/.test $(VENV)/.demo
