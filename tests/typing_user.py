@@ -10,41 +10,43 @@ from numpy.typing import NDArray
 
 import nconv
 
-x = np.ones(8)
-image = np.ones((4, 5))
-layer_input, weight = np.ones((1, 2, 6, 6)), np.ones((3, 2, 3, 3))
 
-assert_type(nconv.__version__, str)
-assert_type(nconv.convolve(x, [1.0, 2.0], mode="same", axes=0), NDArray[Any])
-assert_type(nconv.correlate(x, x), NDArray[Any])
-assert_type(nconv.fftconvolve(x, x, axes=(0,)), NDArray[Any])
-assert_type(nconv.oaconvolve(x, x), NDArray[Any])
-assert_type(nconv.convolve2d(image, image, boundary="wrap"), NDArray[Any])
-assert_type(nconv.correlate2d(image, image, fillvalue=1), NDArray[Any])
-assert_type(nconv.ndimage.convolve(image, image, mode=["wrap", "nearest"]), NDArray[Any])
-assert_type(nconv.ndimage.correlate(image, image, axes=(0, 1)), NDArray[Any])
-assert_type(nconv.ndimage.convolve1d(image, x, axis=0), NDArray[Any])
-assert_type(nconv.ndimage.correlate1d(image, x, output="float32"), NDArray[Any])
-assert_type(nconv.conv2d(layer_input, weight, stride=(1, 2), padding="same"), NDArray[Any])
-assert_type(nconv.conv_transpose2d(layer_input, weight), NDArray[Any])
-assert_type(nconv.grad.conv2d_input((1, 2, 6, 6), weight, layer_input), NDArray[Any])
-assert_type(nconv.grad.conv2d_weight(layer_input, weight.shape, layer_input), NDArray[Any])
+def program() -> None:
+    x = np.ones(8)
+    image = np.ones((4, 5))
+    layer_input, weight = np.ones((1, 2, 6, 6)), np.ones((3, 2, 3, 3))
 
-plan = nconv.plan(nconv.conv2d, nconv.ArraySpec((1, 2, 6, 6), "float64"), weight, padding=1)
-assert_type(plan, nconv.Plan)
-assert_type(plan(layer_input), NDArray[Any])
-assert_type(plan.method, str)
-assert_type(plan.workspace_bytes, int)
-assert_type(nconv.tune(nconv.convolve, x, x), nconv.Plan)
-assert_type(nconv.get_num_threads(), int)
-assert_type([algorithm.name for algorithm in nconv.algorithms()], list[str])
-nconv.set_num_threads(2)
-nconv.set_workspace_limit(None)
-with nconv.set_error_limit(4):
-    pass
-with nconv.patch_scipy():
-    pass
+    assert_type(nconv.__version__, str)
+    assert_type(nconv.convolve(x, [1.0, 2.0], mode="same", axes=0), NDArray[Any])
+    assert_type(nconv.correlate(x, x), NDArray[Any])
+    assert_type(nconv.fftconvolve(x, x, axes=(0,)), NDArray[Any])
+    assert_type(nconv.oaconvolve(x, x), NDArray[Any])
+    assert_type(nconv.convolve2d(image, image, boundary="wrap"), NDArray[Any])
+    assert_type(nconv.correlate2d(image, image, fillvalue=1), NDArray[Any])
+    assert_type(nconv.ndimage.convolve(image, image, mode=["wrap", "nearest"]), NDArray[Any])
+    assert_type(nconv.ndimage.correlate(image, image, axes=(0, 1)), NDArray[Any])
+    assert_type(nconv.ndimage.convolve1d(image, x, axis=0), NDArray[Any])
+    assert_type(nconv.ndimage.correlate1d(image, x, output="float32"), NDArray[Any])
+    assert_type(nconv.conv2d(layer_input, weight, stride=(1, 2), padding="same"), NDArray[Any])
+    assert_type(nconv.conv_transpose2d(layer_input, weight), NDArray[Any])
+    assert_type(nconv.grad.conv2d_input((1, 2, 6, 6), weight, layer_input), NDArray[Any])
+    assert_type(nconv.grad.conv2d_weight(layer_input, weight.shape, layer_input), NDArray[Any])
 
-nconv.convolve(x)                              # type: ignore[call-arg]
-nconv.convolve(x, x, method=3)                 # type: ignore[arg-type]
-nconv.conv2d(layer_input, weight, padded=1)    # type: ignore[call-arg]
+    plan = nconv.plan(nconv.conv2d, nconv.ArraySpec((1, 2, 6, 6), "float64"), weight, padding=1)
+    assert_type(plan, nconv.Plan)
+    assert_type(plan(layer_input), NDArray[Any])
+    assert_type(plan.method, str)
+    assert_type(plan.workspace_bytes, int)
+    assert_type(nconv.tune(nconv.convolve, x, x), nconv.Plan)
+    assert_type(nconv.get_num_threads(), int)
+    assert_type([algorithm.name for algorithm in nconv.algorithms()], list[str])
+    nconv.set_num_threads(2)
+    nconv.set_workspace_limit(None)
+    with nconv.set_error_limit(4):
+        pass
+    with nconv.patch_scipy():
+        pass
+
+    nconv.convolve(x)                              # type: ignore[call-arg]
+    nconv.convolve(x, x, method=3)                 # type: ignore[arg-type]
+    nconv.conv2d(layer_input, weight, padded=1)    # type: ignore[call-arg]
