@@ -1,0 +1,1 @@
+"""nconv inside other libraries."""
