@@ -21,23 +21,23 @@ _MODES = {"reflect": "symmetric", "grid-mirror": "symmetric", "constant": "const
 def _truncate(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Floats as integers the way of scipy.ndimage: towards zero, and modulo the type's size beyond its range."""
     if result.dtype.kind != "f" or dtype.kind not in "biu":
-        return result != 0 if dtype.kind == "b" else result.astype(dtype)
+        return np.asarray(result != 0) if dtype.kind == "b" else result.astype(dtype)
     with np.errstate(invalid="ignore"):
         if dtype == np.uint64:
             return np.where(result < 0, result.astype(np.int64).astype(dtype), result.astype(dtype))
         whole = result.astype(np.int64)
-    return whole != 0 if dtype.kind == "b" else whole.astype(dtype)
+    return np.asarray(whole != 0) if dtype.kind == "b" else whole.astype(dtype)
 
 
 def _compute_dtype(x: np.dtype, weights: np.dtype, out: np.dtype, whole_cval: bool) -> np.dtype:
     """Type of the sums: float64 where integers meet anything else, integers among themselves exactly."""
     if "c" in (x.kind, weights.kind):
-        return np.result_type(x, out, np.complex64)
+        return np.result_type(x, weights, out, np.complex64)
     if x.kind in "biu":
         if weights.kind in "biu" and out.kind in "biu" and whole_cval:
             return np.dtype("i8") if out.itemsize == 8 else np.dtype("i4")
         return np.dtype("f8")
-    return np.result_type(x, out) if out.kind == "f" else x
+    return np.result_type(x, weights, out) if out.kind == "f" else np.result_type(x, weights)
 
 
 @lru_cache(maxsize=1024)
@@ -75,6 +75,13 @@ def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, ax
     return Route(problem, enter, weigh, leave, shape, out_dtype, _truncate)
 
 
+def _are_whole(weights: Any) -> bool:
+    """Whether floats, where they are given, are integers that int64 holds."""
+    if not isinstance(weights, np.ndarray):
+        return False
+    return bool(np.all((np.abs(weights) < 2.0**63) & (weights == np.trunc(weights))))
+
+
 def _one_an_axis(value: Any, name: str, count: int) -> list:
     """One value for each axis, from one for all or one for each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
@@ -87,7 +94,7 @@ def _one_an_axis(value: Any, name: str, count: int) -> list:
 
 def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray | None]:
     """(dtype of the result, array that takes it or None)."""
-    natural = np.promote_types(x.dtype, np.complex64) if is_complex else x.dtype
+    natural = np.promote_types(x.dtype, np.complex64) if is_complex else x.dtype.newbyteorder("=")
     if output is None:
         return natural, None
     if isinstance(output, np.ndarray):
@@ -128,10 +135,13 @@ def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, a
     is_complex = "c" in (input.dtype.kind, weights.dtype.kind)
     if not np.isscalar(cval) or not isinstance(cval, (int, float, complex, np.number)):
         raise ValueError(f"cval must be a number: cval={cval!r}")
-    cval = complex(cval) if np.iscomplexobj(cval) else float(cval) if isinstance(cval, (float, np.floating)) else int(cval)
+    kind = complex if np.iscomplexobj(cval) else float if isinstance(cval, (float, np.floating)) else int
+    cval = kind(cval)
     if isinstance(cval, complex) and input.dtype.kind != "c":
         raise ValueError(f"cval must be real where input is: cval={cval!r}")
     dtype, target = _output(output, input, is_complex)
+    if input.dtype.kind in "biu" and dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
+        weights = weights.astype(np.int64)              # [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]
     route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(m for _, m, _ in by_axis), cval,
                    tuple(o for _, _, o in by_axis), tuple(a for a, _, _ in by_axis), convolution)
     return Call(route, input, weights, None, "auto", target)

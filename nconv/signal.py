@@ -175,7 +175,7 @@ def _execute(call: Call) -> np.ndarray:
     """Run a call; integers go through an FFT only where that is exact, infinite taps meet no padding."""
     problem = call.route.problem
     if problem.dtype.kind in "fc" and problem.fill == 0 and not np.isfinite(call.weight).all():
-        return _with_infinite_taps(call)
+        return _scalar(_with_infinite_taps(call), call)
     if problem.dtype.kind in "biu":
         if call.method == "fft":
             if not _fft_is_exact(call.x, call.weight):
@@ -188,7 +188,12 @@ def _execute(call: Call) -> np.ndarray:
                 planner.seconds(exact.route.problem) < planner.seconds(problem))
             if faster and _fft_is_exact(call.x, call.weight):
                 call = exact
-    return planner.execute(call)
+    return _scalar(planner.execute(call), call)
+
+
+def _scalar(result: np.ndarray, call: Call) -> Any:
+    """Zero-dimensional results as NumPy gives products of them; others as they are."""
+    return result[()] if result.ndim == 0 and call.out is None else result
 
 
 def _with_infinite_taps(call: Call) -> np.ndarray:
@@ -207,7 +212,8 @@ def _with_infinite_taps(call: Call) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         for k, c, *tap in np.argwhere(~np.isfinite(weight)):             # out[o] += tap * x[o + tap - low]
             o0 = [max(0, b - r) for r, b in zip(tap, low, strict=True)]
-            o1 = [max(a, min(o, n + b - r)) for a, o, n, r, b in zip(o0, problem.out, problem.size, tap, low, strict=True)]
+            o1 = [max(a, min(o, n + b - r))
+                  for a, o, n, r, b in zip(o0, problem.out, problem.size, tap, low, strict=True)]
             places = tuple(map(slice, o0, o1))
             sources = tuple(slice(a + r - b, e + r - b) for a, e, r, b in zip(o0, o1, tap, low, strict=True))
             extra[(slice(None), k, *places)] += weight[(k, c, *tap)] * x[(slice(None), k // problem.K, *sources)]
@@ -330,14 +336,28 @@ def correlate(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = 
     return _execute(_lower_correlate(in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True))
 
 
+def _as_scipy_fft(array: Any) -> Any:
+    """Integers and booleans as float64, float16 as float32: the types that scipy.fft gives them."""
+    wider = np.dtype("f8") if array.dtype.kind in "biu" else np.dtype("f4") if array.dtype.char == "e" else array.dtype
+    return ArraySpec(array.shape, wider) if isinstance(array, ArraySpec) else array.astype(wider, copy=False)
+
+
 def _lower_fft(in1, in2, mode="full", axes=None, **options) -> Call:
     in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
-    dtype = np.result_type(in1.dtype, in2.dtype)
-    if dtype.kind in "biu":
-        in1, in2 = (a if isinstance(a, ArraySpec) else a.astype(float) for a in (in1, in2))
-    elif dtype.char == "e":                             # as scipy.fft, which knows no float16
-        in1, in2 = (a if isinstance(a, ArraySpec) else a.astype("f4") for a in (in1, in2))
-    return _lower(in1, in2, mode, "fft", axes=axes, **options)
+    mode = check_word(mode, "mode", _MODES)
+    if in1.ndim != in2.ndim:
+        return _lower(in1, in2)                         # which says so
+    # As SciPy: along an axis where one has a single element there is nothing to transform, only to broadcast, and
+    # 'same' has in1's shape along the axes that are broadcast too.
+    axes = _normalize_axes(axes, in1.ndim)
+    transformed = tuple(a for a in axes if 1 not in (in1.shape[a], in2.shape[a]))
+    if mode == "same":
+        axes = tuple(a for a in range(in1.ndim) if a in axes or in1.shape[a] == 1 != in2.shape[a])
+    elif mode == "valid":
+        axes, mode = (transformed, mode) if transformed else (axes, "full")
+    if transformed:
+        in1, in2 = _as_scipy_fft(in1), _as_scipy_fft(in2)
+    return _lower(in1, in2, mode, "fft" if transformed else "auto", axes=axes or None, **options)
 
 
 @lowered_by(_lower_fft)
@@ -379,7 +399,7 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
     call = _lower_fft(in1, in2, mode, axes, may_swap=True)
     if 0 in call.x.shape or 0 in call.weight.shape:
         return np.array([])
-    return planner.execute(call)
+    return _scalar(planner.execute(call), call)
 
 
 @lowered_by(_lower_fft)

@@ -251,8 +251,8 @@ def patch_scipy() -> ScipyPatch:
     Returns
     -------
     ScipyPatch
-        In force at once. ``unpatch()`` or the end of a ``with`` block undo it, ``report()`` tells what was done. Patches
-        nest: SciPy's functions return when the last is undone.
+        In force at once. ``unpatch()`` or the end of a ``with`` block undo it, ``report()`` tells what was done.
+        Patches nest: SciPy's functions return when the last is undone.
 
     Examples
     --------

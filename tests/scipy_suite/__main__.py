@@ -7,6 +7,7 @@ The tests are those that SciPy's wheel ships. Arguments that are not ours go to 
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -34,7 +35,8 @@ def run(folder: Path, processes: str, extra: list[str], behind_nconv: bool) -> d
         "NCONV_CACHE_DIR": os.environ.get("NCONV_CACHE_DIR") or str(folder / "nconv"),
     }
     environment.pop("SCIPY_ARRAY_API", None)
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider",
+    rootdir = Path(importlib.util.find_spec("scipy").origin).parent         # names the modules in the tests' names
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(rootdir), "-p", "no:cacheprovider",
                "-p", "scipy_suite.plugin", "-q", "-n", processes, "--tb=short", "--disable-warnings",
                "--outcomes", str(result), *(["--behind-nconv"] if behind_nconv else []), *extra, "--pyargs", *MODULES]
     start = time.perf_counter()
