@@ -23,7 +23,7 @@ def _truncate(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if result.dtype.kind != "f" or dtype.kind not in "biu":
         return np.asarray(result != 0) if dtype.kind == "b" else result.astype(dtype)
     with np.errstate(invalid="ignore"):
-        if dtype == np.uint64:
+        if dtype.kind == "u" and dtype.itemsize == 8:
             return np.where(result < 0, result.astype(np.int64).astype(dtype), result.astype(dtype))
         whole = result.astype(np.int64)
     return np.asarray(whole != 0) if dtype.kind == "b" else whole.astype(dtype)
@@ -101,7 +101,7 @@ def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray
         if is_complex and output.dtype.kind != "c":
             raise TypeError(f"output must have a complex dtype: output.dtype={output.dtype}")
         check_out(output, x.shape, output.dtype, "output")
-        return output.dtype.newbyteorder("="), output
+        return output.dtype, output
     try:
         dtype = np.dtype(output)
     except TypeError:

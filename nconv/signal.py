@@ -133,10 +133,16 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
 
 
 def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
+    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
     call = _lower(in1, in2, mode, method, axes=axes, out=out, device=device, **options)
-    for name, size in (("in1", call.x.shape), ("in2", call.weight.shape)):
-        if 0 in size and call.method != "fft":
-            raise ValueError(f"{name} cannot be empty: {name}.shape={size}")
+    empty = next((name for name, array in (("in1", in1), ("in2", in2)) if 0 in array.shape), None)
+    if empty:
+        # SciPy refuses where it calls numpy.convolve, an FFT, the largest integer, or pads in2's lack to less than in1.
+        mode = check_word(mode, "mode", _MODES)
+        takes = in1.ndim > 1 if mode == "valid" else mode == "same" and empty == "in1" and 0 not in in2.shape
+        integers = "i" in (kinds := in1.dtype.kind + in2.dtype.kind) or "u" in kinds
+        if not takes or call.method == "fft" or (call.method == "auto" and integers):
+            raise ValueError(f"{empty} cannot be empty: in1.shape={in1.shape}, in2.shape={in2.shape}")
     return call
 
 
@@ -174,6 +180,8 @@ def _in_float64(call: Call) -> Call:
 def _execute(call: Call) -> np.ndarray:
     """Run a call; integers go through an FFT only where that is exact, infinite taps meet no padding."""
     problem = call.route.problem
+    if 0 in call.weight.shape or (0 in call.x.shape and problem.fill == 0):
+        return _empty_sums(call)
     if problem.dtype.kind in "fc" and problem.fill == 0 and not np.isfinite(call.weight).all():
         return _scalar(_with_infinite_taps(call), call)
     if problem.dtype.kind in "biu":
@@ -189,6 +197,17 @@ def _execute(call: Call) -> np.ndarray:
             if faster and _fft_is_exact(call.x, call.weight):
                 call = exact
     return _scalar(planner.execute(call), call)
+
+
+def _empty_sums(call: Call) -> np.ndarray:
+    """The result where there is nothing to add up: zeros."""
+    route = call.route
+    if min(route.shape) < 0:
+        raise ValueError(f"two empty inputs have no full convolution: shapes {call.x.shape} and {call.weight.shape}")
+    check_out(call.out, route.shape, route.dtype)
+    result = np.zeros(route.shape, route.dtype) if call.out is None else call.out
+    result[...] = 0
+    return result
 
 
 def _scalar(result: np.ndarray, call: Call) -> Any:
@@ -396,9 +415,10 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
     >>> nconv.fftconvolve([1, 2, 3], [0, 1, 10]).round(6) + 0.0
     array([ 0.,  1., 12., 23., 30.])
     """
-    call = _lower_fft(in1, in2, mode, axes, may_swap=True)
-    if 0 in call.x.shape or 0 in call.weight.shape:
+    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
+    if in1.ndim == in2.ndim and (0 in in1.shape or 0 in in2.shape):
         return np.array([])
+    call = _lower_fft(in1, in2, mode, axes, may_swap=True)
     return _scalar(planner.execute(call), call)
 
 

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -30,6 +31,8 @@ _FAMILIES = {                                           # SciPy's package: (its 
 _ARRAYS = ("in1", "in2", "input", "weights", "output")  # parameters that take arrays
 _METHODS = ("auto", "direct", "fft")
 _PLAIN = frozenset((np.ndarray, np.memmap, list, tuple, bool, int, float, complex, str, type(None)))
+_SPOILED = ("Use of fft convolution on input with NAN or inf results in NAN or inf output. Consider using "
+            "method='direct' instead.")
 _MAX_REASONS = 64                                       # different ones that are counted apart for a patch
 
 _lock = threading.RLock()
@@ -91,9 +94,13 @@ def _wrap(original: Callable, family: str, name: str, own: Callable) -> Callable
         if reason:
             return None, reason
         try:
-            return own(**{k: np.asarray(v) if type(v) is np.memmap else v for k, v in given.items()}), ""
+            result = own(**{k: np.asarray(v) if type(v) is np.memmap else v for k, v in given.items()})
         except (TypeError, ValueError, NotImplementedError, DeviceError) as error:
             return None, f"{type(error).__name__}: {error}"
+        if given.get("method") == "fft" and not all(np.all(np.isfinite(given[name])) for name in ("in1", "in2")):
+            # nconv spoils only the outputs that meet such a value; SciPy's callers may still count on its warning.
+            warnings.warn(_SPOILED, RuntimeWarning, stacklevel=3)
+        return result, ""
 
     @functools.wraps(original)
     def wrapper(*args, **kwargs):
