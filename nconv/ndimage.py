@@ -131,19 +131,21 @@ def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, a
     origins = _one_an_axis(origin, "origin", len(given))
     if any(isinstance(o, bool) or not isinstance(o, (int, np.integer)) for o in origins):
         raise ValueError(f"origin must be an integer or one for each axis: origin={origin!r}")
-    by_axis = sorted(zip(given, modes, map(int, origins), strict=True))
+    modes = [m for _, m in sorted(zip(given, modes, strict=True))]
+    if len(given) < ndim:                               # as SciPy, which leaves the origins of all axes in their order
+        origins = [o for _, o in sorted(zip(given, origins, strict=True))]
     is_complex = "c" in (input.dtype.kind, weights.dtype.kind)
     if not np.isscalar(cval) or not isinstance(cval, (int, float, complex, np.number)):
         raise ValueError(f"cval must be a number: cval={cval!r}")
-    kind = complex if np.iscomplexobj(cval) else float if isinstance(cval, (float, np.floating)) else int
+    kind: Any = complex if np.iscomplexobj(cval) else float if isinstance(cval, (float, np.floating)) else int
     cval = kind(cval)
     if isinstance(cval, complex) and input.dtype.kind != "c":
         raise ValueError(f"cval must be real where input is: cval={cval!r}")
     dtype, target = _output(output, input, is_complex)
     if input.dtype.kind in "biu" and dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
         weights = weights.astype(np.int64)              # [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]
-    route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(m for _, m, _ in by_axis), cval,
-                   tuple(o for _, _, o in by_axis), tuple(a for a, _, _ in by_axis), convolution)
+    route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(modes), cval,
+                   tuple(map(int, origins)), tuple(sorted(given)), convolution)
     return Call(route, input, weights, None, "auto", target)
 
 

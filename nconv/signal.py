@@ -162,7 +162,7 @@ def _fft_is_exact(x: np.ndarray, weight: np.ndarray) -> bool:
     """
     largest = [max(abs(int(a.max())), abs(int(a.min()))) if a.size else 0 for a in (x, weight)]
     norms = largest[0] * largest[1] * math.sqrt(x.size * weight.size)
-    return 8 * np.finfo(float).eps * math.log2(x.size + weight.size + 2) * norms < 0.25
+    return bool(8 * np.finfo(float).eps * math.log2(x.size + weight.size + 2) * norms < 0.25)
 
 
 def _in_float64(call: Call) -> Call:
@@ -222,8 +222,8 @@ def _with_infinite_taps(call: Call) -> np.ndarray:
     So the engine gets the finite values, and products with any other are added one by one, only where they exist.
     """
     problem = call.route.problem
-    clean = replace(call, out=None, **{name: np.where(np.isfinite(a), a, 0).astype(a.dtype)
-                                       for name, a in (("x", call.x), ("weight", call.weight))})
+    x, weight = (np.where(np.isfinite(a), a, 0).astype(a.dtype) for a in (call.x, call.weight))
+    clean = replace(call, out=None, x=x, weight=weight)
     x = call.route.enter(call.x).astype(problem.dtype, copy=False)
     weight = call.route.weigh(call.weight).astype(problem.dtype, copy=False)
     extra = np.zeros(problem.out_shape, problem.dtype)
@@ -415,10 +415,10 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
     >>> nconv.fftconvolve([1, 2, 3], [0, 1, 10]).round(6) + 0.0
     array([ 0.,  1., 12., 23., 30.])
     """
-    in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
-    if in1.ndim == in2.ndim and (0 in in1.shape or 0 in in2.shape):
+    a, b = as_array(in1, "in1"), as_array(in2, "in2")
+    if a.ndim == b.ndim and (0 in a.shape or 0 in b.shape):
         return np.array([])
-    call = _lower_fft(in1, in2, mode, axes, may_swap=True)
+    call = _lower_fft(a, b, mode, axes, may_swap=True)
     return _scalar(planner.execute(call), call)
 
 
