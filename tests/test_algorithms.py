@@ -1,0 +1,135 @@
+"""One test body over everything that is registered: a new algorithm is tested by being registered."""
+
+import numpy as np
+import pytest
+import reference
+from cases import CASES, operands, problems
+from hypothesis import HealthCheck, given, settings
+from tolerance import bound
+
+from nconv import planner, registry
+
+ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
+REFUSED_DTYPES = {"fft": {"int32", "int64"}}        # pinned: an algorithm that refuses more than this fails
+DTYPES = ["float32", "float64", "complex64", "complex128", "int32", "int64"]
+# Every variant in float32, the other types on those that differ in how numbers are handled.
+SHORT = [name for name in CASES if name.split("-")[0] in ("signal", "layer", "image")]
+
+
+def check(algorithm, problem, x, weight, bias):
+    """Run into an output full of NaN (or a number that no sum gives), then compare with the oracle."""
+    out = np.full(problem.out_shape, np.nan if problem.engine.kind in "fc" else -12345, problem.engine)
+    algorithm.run(problem, algorithm.prepare(problem, weight), x, bias, out)
+    expected = reference.convolution(problem, x, weight, bias)
+    if problem.engine.kind == "i":
+        np.testing.assert_array_equal(out, expected)
+        return out
+    allowed = bound(algorithm.NAME, problem, reference.magnitude(problem, x, weight, bias))
+    assert (np.abs(out - expected) <= allowed).all(), np.abs(out - expected).max()
+    return out
+
+
+def supported(algorithm, problem):
+    reason = algorithm.why_not(problem)
+    assert bool(reason) == (problem.engine.name in REFUSED_DTYPES.get(algorithm.NAME, ())), reason
+    return not reason
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_float32(name, case):
+    problem = CASES[case]
+    assert supported(ALGORITHMS[name], problem)
+    check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_other_types(name, dtype):
+    for case in SHORT:
+        problem = CASES[case].replace(dtype=np.dtype(dtype))
+        if supported(ALGORITHMS[name], problem):
+            check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_threads_change_nothing(name):
+    for case in ("long_signal-plain", "layer-stride", "image-grouped"):
+        problem = CASES[case]
+        x, weight, bias = operands(problem)
+        results = [check(ALGORITHMS[name], problem.replace(threads=n), x, weight, bias) for n in (1, 2, 3)]
+        for other in results[1:]:
+            np.testing.assert_allclose(other, results[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_odd_memory(name):
+    problem = CASES["layer-asymmetric"]
+    x, weight, bias = operands(problem)
+    for view in (np.asfortranarray(x), x[..., ::-1].copy()[..., ::-1], np.repeat(x, 2, axis=-1)[..., ::2],
+                 np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
+        check(ALGORITHMS[name], problem, view, weight, bias)
+    x.flags.writeable = weight.flags.writeable = False
+    check(ALGORITHMS[name], problem, x, weight, bias)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_infinite_values_stay_where_they_are(name, value):
+    for case in ("long_signal-plain", "image-symmetric", "layer-stride", "layer-dilation"):
+        problem = CASES[case]
+        x, weight, bias = operands(problem)
+        x = np.array(x)
+        x[(0, 0, *(n // 2 for n in problem.size))] = value
+        with np.errstate(invalid="ignore"):
+            expected = reference.convolution(problem, x, weight, bias)
+        out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+        np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
+        np.testing.assert_array_equal(np.isposinf(out), np.isposinf(expected))
+        finite = np.isfinite(expected)
+        assert 0 < finite.sum() < finite.size
+        np.testing.assert_allclose(out[finite], expected[finite], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_large_samples_do_not_drown_small_outputs(name):
+    problem = CASES["long_signal-plain"].replace(dtype=np.dtype("f8"))
+    x, weight, bias = operands(problem)
+    x[..., 300:303] = 1e13
+    out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias * 0)
+    expected = reference.convolution(problem, x, weight)
+    np.testing.assert_allclose(out, expected, rtol=1e-9)
+
+
+def test_problems_that_do_not_fit_registers_or_tiles():
+    """Sizes around every tile edge, where a wrong tail would show."""
+    for size in (*range(1, 40), 127, 128, 129, 383, 384, 385, 1025):
+        problem = CASES["signal-plain"].replace(size=(size,), padding=((2, 2),))
+        x, weight, bias = operands(problem)
+        padded = np.pad(x[0, 0], 2)
+        expected = np.correlate(padded.astype(float), weight[0, 0].astype(float), "valid") + bias
+        for algorithm in ALGORITHMS.values():
+            out = planner.run_algorithm(algorithm, problem, x, weight, bias)
+            np.testing.assert_allclose(out[0, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def fuzz(problem):
+    x, weight, bias = operands(problem, seed=1)
+    if 0 in problem.out:
+        return
+    for algorithm in ALGORITHMS.values():
+        if not algorithm.why_not(problem):
+            check(algorithm, problem, x, weight, bias)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(problems(largest=30))
+def test_drawn_problems(problem):
+    fuzz(problem)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problems())
+def test_many_drawn_problems(problem):
+    fuzz(problem)
