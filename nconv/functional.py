@@ -45,8 +45,8 @@ def pad_pairs(value: Any, rank: int, sizes: Sequence[int], taps: Sequence[int], 
     if len(pairs) != rank or any(len(pair) != 2 or not all(
             isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) and v >= 0 for v in pair)
             for pair in pairs):
-        raise ValueError(f"padding must be an integer of at least 0, {rank} of them, {rank} pairs (low, high), 'same' or "
-                         f"'valid': padding={value!r}")
+        raise ValueError(f"padding must be an integer of at least 0, {rank} of them, {rank} pairs (low, high), 'same' "
+                         f"or 'valid': padding={value!r}")
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
@@ -90,8 +90,8 @@ def _check_fits(problem: ConvProblem) -> None:
     for a, (n, k, d, (low, high)) in enumerate(zip(
             problem.size, problem.kernel, problem.dilation, problem.padding, strict=True)):
         if span(k, d) > n + low + high:
-            raise ValueError(f"weight is larger than the padded input along axis {a}: kernel {k} with dilation {d} spans "
-                             f"{span(k, d)}, input {n} with padding ({low}, {high}) has {n + low + high}")
+            raise ValueError(f"weight is larger than the padded input along axis {a}: kernel {k} with dilation {d} "
+                             f"spans {span(k, d)}, input {n} with padding ({low}, {high}) has {n + low + high}")
 
 
 def _check_weight(shape: tuple[int, ...], rank: int) -> None:

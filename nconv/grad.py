@@ -44,8 +44,8 @@ def _forward(x_shape, w_shape, grad_shape, stride, padding, dilation, groups):
         size, w_shape[2:], stride, dilation, pairs, strict=True))
     expected = (w_shape[0], *out) if batch is None else (batch, w_shape[0], *out)
     if grad_shape != expected:
-        raise ValueError(f"grad_output must have the shape of the convolution's output: grad_output.shape={grad_shape}, "
-                         f"expected {expected}")
+        raise ValueError("grad_output must have the shape of the convolution's output: "
+                         f"grad_output.shape={grad_shape}, expected {expected}")
     return batch is not None, 1 if batch is None else batch, size, out, pairs
 
 

@@ -92,9 +92,10 @@ def parallel_kernel(function: Callable) -> Callable:
     twin.__module__ = function.__module__
     serial = _dispatcher(twin)
 
-    def call(*args):
+    def run(*args):
         return parallel(*args) if args[-1] > 1 and threads.may_start() else serial(*args)
 
+    call: Any = run                                     # functions take attributes, which type checkers do not know
     call.__name__, call.__doc__, call.__module__ = function.__name__, function.__doc__, function.__module__
     call.parallel, call.serial = parallel, serial
     return call

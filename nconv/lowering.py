@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,13 +42,14 @@ class Call:
     options: dict = field(default_factory=dict)
 
 
+F = TypeVar("F", bound=Callable)
 _lowerings: dict[Callable, Callable[..., Call]] = {}
 
 
-def lowered_by(lower: Callable[..., Call]) -> Callable:
+def lowered_by(lower: Callable[..., Call]) -> Callable[[F], F]:
     """Mark a public function as the one that `lower` turns into a `Call` (this is how `plan` finds it)."""
 
-    def mark(function):
+    def mark(function: F) -> F:
         _lowerings[function] = lower
         return function
 

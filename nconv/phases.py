@@ -1,7 +1,7 @@
 """A convolution over an input with zeros between its elements, as one plain convolution for each output phase.
 
-Output o of such an axis sees the taps r with (o + r dilation - low) divisible by `upsample` u: the outputs with the same
-remainder modulo u share their taps, and over them the convolution is an ordinary one. So a transposed convolution
+Output o of such an axis sees the taps r with (o + r dilation - low) divisible by `upsample` u: the outputs with the
+same remainder modulo u share their taps, and over them the convolution is an ordinary one. So a transposed convolution
 multiplies no zero.
 """
 

@@ -70,7 +70,7 @@ class Plan:
         self._call = call
         self._algorithm = decision.algorithm
         self.problem = decision.problem
-        self.method = decision.algorithm.NAME
+        self.method: str = decision.algorithm.NAME
         self.candidates = decision.candidates
         self.workspace_bytes = decision.workspace
         self._prepared = None
@@ -137,7 +137,7 @@ def set_workspace_limit(n_bytes: int | None) -> None:
     _limits["workspace"] = None if n_bytes is None else int(n_bytes)
 
 
-class set_error_limit(contextlib.AbstractContextManager):                              # noqa: N801
+class set_error_limit(contextlib.AbstractContextManager):
     """Let 'auto' choose only algorithms whose expected error is at most `times` the direct method's.
 
     As a function it sets the limit for the whole program, as a context manager for a block.
@@ -270,7 +270,8 @@ def _prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
     """(the packed weight of each phase, the bias)."""
     problem = decision.problem
     weight = _widen(call.route.weigh(call.weight), problem)
-    prepared = tuple(phase.problem and decision.algorithm.prepare(phase.problem, np.ascontiguousarray(weight[phase.taps]))
+    prepare = decision.algorithm.prepare
+    prepared = tuple(phase.problem and prepare(phase.problem, np.ascontiguousarray(weight[phase.taps]))
                      for phase in phases(problem)) if product(problem.out_shape) else ()
     return prepared, _widen(call.bias, problem)
 
@@ -328,7 +329,7 @@ def _narrow(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- Plan, tune
 
 
-def plan(function: Callable, *args, **kwargs) -> Plan:
+def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
     """Prepare a call once and see how it will run.
 
     Parameters
@@ -336,7 +337,8 @@ def plan(function: Callable, *args, **kwargs) -> Plan:
     function : callable
         A public function of nconv: `nconv.convolve`, `nconv.conv2d`, `nconv.ndimage.correlate`, ...
     *args, **kwargs
-        Its arguments. The input may be an `nconv.ArraySpec`; if the weight is one too, the plan can be read but not run.
+        Its arguments. The input may be an `nconv.ArraySpec`; if the weight is one too, the plan can be read but not
+        run.
 
     Returns
     -------
@@ -363,7 +365,7 @@ def plan(function: Callable, *args, **kwargs) -> Plan:
     return Plan(call, decide(call.route.problem, call.method))
 
 
-def tune(function: Callable, *args, repeats: int = 5, **kwargs) -> Plan:
+def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Plan:
     """Measure every algorithm on a call and remember the fastest for this machine.
 
     Parameters
@@ -402,7 +404,7 @@ def tune(function: Callable, *args, repeats: int = 5, **kwargs) -> Plan:
 
 def measure(call: Call, repeats: int = 5) -> dict[str, float]:
     """Median seconds of every algorithm that is allowed, by name; they run in turn."""
-    runs = []
+    runs: list[tuple[Decision, Any, Any, list[float]]] = []
     for candidate in decide(call.route.problem).candidates:
         if not candidate.refused:
             decision = decide(call.route.problem, candidate.name)

@@ -12,16 +12,19 @@ channels exchanged. Modes ('full', 'same', 'valid', padding words) end where a p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import boundary as _boundary
 from .geometry import out_size, product, span
 
-_ENGINE_DTYPE = {"e": np.dtype("f4"), "f": np.dtype("f4"), "d": np.dtype("f8"), "F": np.dtype("c8"),
-                 "D": np.dtype("c16")}
+_ENGINE_DTYPE: dict[str, np.dtype] = {"e": np.dtype("f4"), "f": np.dtype("f4"), "d": np.dtype("f8"),
+                                      "F": np.dtype("c8"), "D": np.dtype("c16")}
 
 
 def engine_dtype(dtype: np.dtype) -> np.dtype:
@@ -60,6 +63,9 @@ class ArraySpec:
     shape: tuple[int, ...]
     dtype: np.dtype = np.dtype("f4")
     device: str = "cpu"
+
+    if TYPE_CHECKING:                       # what the constructor takes is wider than what the fields hold
+        def __init__(self, shape: int | Sequence[int], dtype: DTypeLike = ..., device: str = ...) -> None: ...
 
     def __post_init__(self):
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape

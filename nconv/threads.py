@@ -6,8 +6,8 @@ Numba runs `prange` on one of three layers. Two of them can end the process:
 - ``workqueue`` aborts when two threads enter it at once, and another thread may be running parallel code of the
   user's own, of which nothing can be known here.
 
-So a kernel asks `may_start` first, and runs its serial twin in such a child, and under workqueue in every thread but the
-main one.
+So a kernel asks `may_start` first, and runs its serial twin in such a child, and under workqueue in every thread but
+the main one.
 """
 
 from __future__ import annotations

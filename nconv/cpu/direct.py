@@ -108,7 +108,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     channels = p.C * parts(p)
     rows, columns = register_tile(p.K * parts(p))
     vector = len(columns) * simd.lanes(real_dtype(p))
-    used = [sorted({r * d % s for r in range(min(k, s))}) for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
+    used = [sorted({r * d % s for r in range(min(k, s))})
+            for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
 
     def extents(tile):
         """Positions within a phase that a tile reads, per axis."""
@@ -173,8 +174,8 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     direct_tile_kernel(
-        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows, choice.columns,
-        min(problem.threads, choice.items))
+        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows,
+        choice.columns, min(problem.threads, choice.items))
 
 
 # ------------------------------------------------------------------------------------------------- The kernels
@@ -247,8 +248,8 @@ def direct_sums_kernel(layout, sums, buffer, weight, w, extent, rows, columns):
                     at += rest % extent[a] * layout.sum_strides[a]
                     rest //= extent[a]
             for p in range(0, length, vector):
-                multiply_tile(sums, at + p, layout.row_length, buffer, base + p, layout.offsets, weight, w, t0, t1, rows,
-                              columns)
+                multiply_tile(sums, at + p, layout.row_length, buffer, base + p, layout.offsets, weight, w, t0, t1,
+                              rows, columns)
 
 
 @kernel
@@ -311,13 +312,14 @@ def direct_share_kernel(layout, source, maps, weight, bias, target, rows, column
         for block in range(share_start_(blocks, layout.channel_parts, channel_part),
                            share_start_(blocks, layout.channel_parts, channel_part + 1)):
             for i in range(M):
-                k = min(block * M + i, layout.out_channels - 1)
-                sums[i * layout.row_length:(i + 1) * layout.row_length] = bias[(g * layout.out_channels + k) % bias.size]
-            direct_sums_kernel(layout, sums, buffer, weight, (g * blocks + block) * layout.offsets.size * M, extent, rows,
-                               columns)
+                k = g * layout.out_channels + min(block * M + i, layout.out_channels - 1)
+                sums[i * layout.row_length:(i + 1) * layout.row_length] = bias[k % bias.size]
+            direct_sums_kernel(layout, sums, buffer, weight, (g * blocks + block) * layout.offsets.size * M, extent,
+                               rows, columns)
             for i in range(min(M, layout.out_channels - block * M)):
                 k = g * layout.out_channels + block * M + i
-                base = n * target.strides[0] + k // layout.parts * target.strides[1] + k % layout.parts * target.strides[2]
+                base = (n * target.strides[0] + k // layout.parts * target.strides[1]
+                        + k % layout.parts * target.strides[2])
                 for a in range(rank):
                     base += origin[a] * target.strides[3 + a]
                 direct_store_kernel(layout, sums, i * layout.row_length, target, base, extent)

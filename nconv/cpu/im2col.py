@@ -136,8 +136,8 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     im2col_panel_kernel(
-        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows, choice.columns,
-        min(problem.threads, choice.items))
+        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows,
+        choice.columns, min(problem.threads, choice.items))
 
 
 # ------------------------------------------------------------------------------------------------- The kernels
@@ -166,7 +166,8 @@ def im2col_pack_kernel(layout, panel, source, maps, g, first, count, t0, t1):
             index[a] = rest % layout.kernel[a] * layout.dilation[a]
             rest //= layout.kernel[a]
         part = c % layout.parts
-        x_base = (g * (layout.channels // layout.parts) + c // layout.parts) * source.strides[1] + part * source.strides[2]
+        channel = g * (layout.channels // layout.parts) + c // layout.parts
+        x_base = channel * source.strides[1] + part * source.strides[2]
         j = 0
         while j < count:
             q = (first + j) % width

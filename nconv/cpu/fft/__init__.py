@@ -1,9 +1,9 @@
 """Convolution by Fourier transforms of blocks (overlap-save), in any number of dimensions.
 
-The padded input is cut into blocks that overlap by the window's span less one; the spectrum of each is multiplied by the
-kernel's, summed over the input channels, and transformed back; the part of the block that did not wrap around is output.
-Two real blocks ride as the real and imaginary part of one complex one. A one-dimensional block is transformed as a matrix
-with twiddles between rows and columns, so that one signal fills the SIMD lanes too.
+The padded input is cut into blocks that overlap by the window's span less one; the spectrum of each is multiplied by
+the kernel's, summed over the input channels, and transformed back; the part of the block that did not wrap around is
+output. Two real blocks ride as the real and imaginary part of one complex one. A one-dimensional block is transformed
+as a matrix with twiddles between rows and columns, so that one signal fills the SIMD lanes too.
 """
 
 from __future__ import annotations

@@ -459,8 +459,8 @@ def fft_share_kernel(layout, plans, source, maps, spectra, weight, bias, target,
         for k in range(layout.out_channels):
             channel = g * layout.out_channels + k
             for c in range(channels):
-                multiply_spectra(held_re, held_im, c * points, spectra.re, spectra.im, (channel * channels + c) * points,
-                                 spare_re, spare_im, points, c > 0)
+                multiply_spectra(held_re, held_im, c * points, spectra.re, spectra.im,
+                                 (channel * channels + c) * points, spare_re, spare_im, points, c > 0)
             block_inverse(re, im, spare_re, spare_im, layout, plans)
             for rider in range(2):
                 part = rider if layout.parts == 2 else 0

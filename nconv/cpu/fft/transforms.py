@@ -1,10 +1,10 @@
 """Fourier transforms for convolution: mixed radix 2, 3, 4, 5, across SIMD lanes, without an ordered spectrum.
 
-Data are split into real and imaginary parts and lie as [outer, n, inner]; the transform runs over n, and every butterfly
-is plain vector arithmetic along `inner`, a multiple of the vector length. Forward passes decimate in frequency (butterfly,
-then twiddle), inverse ones in time (twiddle, then butterfly) and undo them in turn: the spectrum in between is in the
-order of reversed digits, which a product of spectra does not mind. An inverse transform is a forward one with real and
-imaginary part exchanged.
+Data are split into real and imaginary parts and lie as [outer, n, inner]; the transform runs over n, and every
+butterfly is plain vector arithmetic along `inner`, a multiple of the vector length. Forward passes decimate in
+frequency (butterfly, then twiddle), inverse ones in time (twiddle, then butterfly) and undo them in turn: the spectrum
+in between is in the order of reversed digits, which a product of spectra does not mind. An inverse transform is a
+forward one with real and imaginary part exchanged.
 """
 
 from __future__ import annotations
