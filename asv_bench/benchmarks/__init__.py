@@ -1,0 +1,1 @@
+"""Benchmarks of nconv and its rivals."""

@@ -1,0 +1,176 @@
+"""The command line: thin commands over the public functions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+import nconv
+
+_FUNCTIONS = ("convolve", "correlate", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+              "conv_transpose3d")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise click.BadParameter(f"a shape is numbers with commas between them, not {text!r}") from None
+
+
+class _Group(click.Group):
+    """Failures end in one line that says why, and a status that is not zero."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, TypeError, MemoryError, OSError, ImportError, nconv.DeviceError) as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"nconv: {type(error).__name__}: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(nconv.__version__, prog_name="nconv")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+def main(debug: bool) -> None:
+    """Convolution for NumPy arrays: what it does here, and how fast."""
+
+
+def _problem(command: Any) -> Any:
+    """The arguments that name a problem: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1."""
+    command = click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
+                           help="An argument of the function, e.g. padding=1 or mode=same.")(command)
+    command = click.option("--dtype", default="float32", show_default=True)(command)
+    command = click.argument("weight")(command)
+    command = click.argument("input")(command)
+    return click.argument("function", type=click.Choice(_FUNCTIONS))(command)
+
+
+def _arguments(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> tuple[Any, list, dict]:
+    keywords = {}
+    for option in options:
+        name, separator, value = option.partition("=")
+        if not separator:
+            raise click.BadParameter(f"--option takes NAME=VALUE, not {option!r}")
+        try:
+            keywords[name] = json.loads(value)
+        except json.JSONDecodeError:
+            keywords[name] = value
+    return (getattr(nconv, function), [nconv.ArraySpec(_shape(input), dtype), nconv.ArraySpec(_shape(weight), dtype)],
+            keywords)
+
+
+@main.command()
+@click.option("--output", default="nconv-demo.png", show_default=True, type=click.Path(dir_okay=False),
+              help="Where the picture goes.")
+def demo(output: str) -> None:
+    """A real photograph and a real recording through every family.
+
+    Example: nconv demo --output picture.png
+    """
+    from .demo import run
+
+    run(output)
+
+
+@main.command()
+def info() -> None:
+    """Machine, threads, GPU and caches. Example: nconv info"""
+    import platform
+
+    import numba
+    import numpy
+    import rich
+    import rich.table
+    import scipy
+
+    from . import machine, threads, wisdom
+
+    here = machine.machine()
+    table = rich.table.Table(show_header=False)
+    for name, value in {
+            "nconv": nconv.__version__, "Python": platform.python_version(), "NumPy": numpy.__version__,
+            "SciPy": scipy.__version__, "Numba": numba.__version__, "machine": here.name, "cores": here.cores,
+            "vector bytes": here.vector_bytes, "threads": nconv.get_num_threads(),
+            "threading layer": numba.threading_layer() if threads.may_start() else "none: one thread",
+            "GPU": "none: this version has no GPU kernels", "learnt times": wisdom.path(),
+            "compiled kernels": numba.config.CACHE_DIR or "beside the package, or Numba's cache of the user"}.items():
+        table.add_row(name, str(value))
+    rich.print(table)
+
+
+@main.command()
+@_problem
+@click.option("--json", "as_json", is_flag=True, help="Print the candidates as JSON.")
+def explain(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...], as_json: bool) -> None:
+    """Which algorithm a problem gets, and why.
+
+    Example: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1
+    """
+    target, arrays, keywords = _arguments(function, input, weight, dtype, options)
+    plan = nconv.plan(target, *arrays, **keywords)
+    click.echo(json.dumps([vars(c) for c in plan.candidates], default=str) if as_json else str(plan))
+
+
+@main.command()
+@_problem
+def tune(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> None:
+    """Measure a problem's algorithms and remember the fastest.
+
+    Example: nconv tune convolve 100000 1001
+    """
+    from rich.progress import Progress
+
+    target, arrays, keywords = _arguments(function, input, weight, dtype, options)
+    with Progress(transient=True) as progress:
+        progress.add_task("compiling and measuring", total=None)
+        plan = nconv.tune(target, *arrays, **keywords)
+    click.echo(str(plan))
+
+
+@main.command()
+@click.option("--dtype", "dtypes", multiple=True, default=("float32", "float64"), show_default=True)
+def warmup(dtypes: tuple[str, ...]) -> None:
+    """Compile and keep the kernels ahead of their first use. Example: nconv warmup --dtype float32"""
+    import numpy as np
+    from rich.progress import track
+
+    from . import registry
+
+    jobs = [(method, dtype, K) for method in registry.names() for dtype in dtypes for K in (1, 2, 4, 8)]
+    for method, dtype, K in track(jobs, "compiling"):
+        for size in (8, 256):                          # one for the serial kernel, one for the threads
+            nconv.conv2d(np.zeros((1, 4, size, size), dtype), np.zeros((K, 4, 3, 3), dtype), method=method)
+
+
+@main.command()
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--json", "path", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
+def bench(dtype: str, path: str | None) -> None:
+    """Against SciPy, in one run, in turn. Example: nconv bench --dtype float64"""
+    import rich
+    import rich.table
+    from rich.progress import track
+
+    from .demo import compare
+
+    problems: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+        ("signal, short window", (100_000,), (31,)), ("signal, long window", (1_000_000,), (1001,)),
+        ("image, small window", (1024, 1024), (5, 5)), ("image, large window", (1024, 1024), (63, 63)),
+        ("volume", (64, 64, 64), (7, 7, 7))]
+    table = rich.table.Table("problem", "method", "nconv [ms]", "SciPy [ms]", "ratio")
+    figures = []
+    for name, x, w in track(problems, "measuring"):
+        method, ours, theirs = compare(x, w, dtype)
+        table.add_row(name, method, f"{ours * 1e3:.3g}", f"{theirs * 1e3:.3g}", f"{theirs / ours:.2f}")
+        figures.append({"problem": name, "x": x, "w": w, "dtype": dtype, "method": method, "nconv": ours,
+                        "scipy": theirs})
+    rich.print(table)
+    if path:
+        with open(path, "w") as file:
+            json.dump(figures, file, indent=1)
