@@ -56,7 +56,7 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.
 # Compiled kernels and calibration of a test run go into a folder of its own: what is tested is a cold start.
 define pytest
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; trap 'exit 130' INT TERM; \
-	NUMBA_CACHE_DIR="$$cache/numba" NCONV_CACHE_DIR="$$cache/nconv" $(PY) -m pytest $(1) $(PYTEST_ARGS)
+	NUMBA_CACHE_DIR="$$cache/numba" NCONV_CACHE_DIR="$$cache/nconv" $(PY) -m pytest -n 2 --dist worksteal $(1) $(PYTEST_ARGS)
 endef
 
 demo: $(VENV)/.demo

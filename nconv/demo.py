@@ -125,7 +125,7 @@ def run(output: str) -> None:
         def call(job: Job = job, **method: str) -> NDArray:
             return job.function(*job.arguments, **job.keywords, **method)
 
-        runs = [call, job.scipy, *(partial(call, method=name) for name in methods)]
+        runs: list[Callable[[], Any]] = [call, job.scipy, *(partial(call, method=name) for name in methods)]
         ours, theirs, *each = median_seconds(*runs, rounds=3)
         estimates = ", ".join(f"{c.name} {c.seconds * 1e3:.2g}" if not c.refused else f"{c.name} refused"
                               for c in plan.candidates)
