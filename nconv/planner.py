@@ -201,7 +201,7 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
         candidate = Candidate(
             algorithm.NAME, sum(algorithm.cost(part, machine()) for part in parts_of_best),
             sum(algorithm.workspace(part, machine()) for part in parts_of_best),
-            max(map(algorithm.error, parts_of_best)), measured=measured.get(algorithm.NAME))
+            max(map(algorithm.error, parts_of_best), default=1.0), measured=measured.get(algorithm.NAME))
         if workspace_limit is not None and candidate.workspace > workspace_limit:
             candidate = replace(candidate, refused=f"needs {candidate.workspace} bytes of workspace, the limit is "
                                                    f"{workspace_limit}")
@@ -222,7 +222,9 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
 
 def _parts(problem: ConvProblem) -> list[ConvProblem]:
     """The plain problems of which one consists, as far as they are computed at all."""
-    return [phase.problem for phase in phases(problem) if phase.problem is not None] if problem.positions else [problem]
+    if product(problem.out_shape) == 0:
+        return []
+    return [phase.problem for phase in phases(problem) if phase.problem is not None]
 
 
 def seconds(problem: ConvProblem) -> float:
@@ -259,7 +261,7 @@ def execute(call: Call) -> np.ndarray:
     """Run a call: the one way from every public function to a kernel."""
     route = call.route
     check_out(call.out, route.shape, route.dtype)
-    decision = decide(route.problem, call.method)
+    decision = decide(route.problem, call.method)      # a wrong method is refused for empty outputs too
     if product(route.shape) == 0:
         return np.empty(route.shape, route.dtype) if call.out is None else call.out
     prepared, bias = _prepare(decision, call)
