@@ -1,0 +1,121 @@
+"""Layers and their gradients against PyTorch, the adjoint identity and hand-worked sizes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import nconv
+
+GEOMETRY = list(itertools.product((1, 2), (1, 2), (0, 1), (1, 2)))      # groups, stride, padding, dilation
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def layers(rank, groups):
+    x = draw(2, 4, *(9, 8, 7)[:rank])
+    return x, draw(6, 4 // groups, *(3, 2, 3)[:rank], seed=1), draw(6, seed=2)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_against_torch(rank):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy
+    for groups, stride, padding, dilation in GEOMETRY:
+        x, w, b = layers(rank, groups)
+        geometry = (stride, padding, dilation, groups)
+        theirs = getattr(torch.nn.functional, f"conv{rank}d")(tensor(x), tensor(w), tensor(b), *geometry).numpy()
+        conv = getattr(nconv, f"conv{rank}d")
+        np.testing.assert_allclose(conv(x, w, b, *geometry), theirs, atol=1e-12)
+        np.testing.assert_allclose(conv(x[0], w, b, *geometry), theirs[0], atol=1e-12)
+        last = conv(np.moveaxis(x, 1, -1), w, b, *geometry, layout="channels_last")
+        np.testing.assert_allclose(np.moveaxis(last, -1, 1), theirs, atol=1e-12)
+        g = draw(*theirs.shape, seed=3)
+        for name, ours, reference in (
+                ("input", (x.shape, w, g), (x.shape, tensor(w), tensor(g))),
+                ("weight", (x, w.shape, g), (tensor(x), w.shape, tensor(g)))):
+            expected = getattr(torch.nn.grad, f"conv{rank}d_{name}")(*reference, *geometry).numpy()
+            result = getattr(nconv.grad, f"conv{rank}d_{name}")(*ours, *geometry)
+            np.testing.assert_allclose(result, expected, atol=1e-11)
+        w = draw(4, 6 // groups, *(3, 2, 3)[:rank], seed=4)
+        arguments = (stride, padding, stride - 1, groups, dilation)
+        expected = getattr(torch.nn.functional, f"conv_transpose{rank}d")(
+            tensor(x), tensor(w), tensor(b), *arguments).numpy()
+        np.testing.assert_allclose(getattr(nconv, f"conv_transpose{rank}d")(x, w, b, *arguments), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes(mode):
+    x, w, _ = layers(2, 1)
+    name = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (2, 1)), mode=name)
+    np.testing.assert_allclose(nconv.conv2d(x, w, padding=((1, 2), (2, 1)), padding_mode=mode), nconv.conv2d(padded, w),
+                               atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_same_is_tensorflows(stride):
+    for size, taps, dilation in itertools.product((5, 6, 7), (1, 2, 3, 4), (1, 2)):
+        x, w = draw(1, size), draw(1, 1, taps, seed=1)
+        out = -(-size // stride)
+        total = max((out - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
+        padded = np.pad(x, ((0, 0), (total // 2, total - total // 2)))
+        result = nconv.conv1d(x, w, stride=stride, dilation=dilation, padding="SAME")
+        assert result.shape == (1, out)
+        np.testing.assert_allclose(result, nconv.conv1d(padded, w, stride=stride, dilation=dilation), atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_gradients_are_adjoint(rank):
+    """<conv(x), g> = <x, input gradient> = <w, weight gradient>."""
+    for groups, stride, padding, dilation in GEOMETRY:
+        x, w, _ = layers(rank, groups)
+        geometry = (stride, padding, dilation, groups)
+        y = getattr(nconv, f"conv{rank}d")(x, w, None, *geometry)
+        g = draw(*y.shape, seed=5)
+        inner = (y * g).sum()
+        to_x = getattr(nconv.grad, f"conv{rank}d_input")(x.shape, w, g, *geometry)
+        to_w = getattr(nconv.grad, f"conv{rank}d_weight")(x, w.shape, g, *geometry)
+        np.testing.assert_allclose([(to_x * x).sum(), (to_w * w).sum()], inner)
+
+
+def test_types_and_out():
+    x, w = np.ones((1, 2, 5), "f2"), np.ones((3, 2, 2), "f2")
+    assert nconv.conv1d(x, w).dtype == np.float16
+    assert nconv.conv1d(x.astype("i1"), w.astype("i1")).tolist() == [[[4] * 4] * 3]
+    out = np.empty((1, 3, 4), "f2")
+    assert nconv.conv1d(x, w, out=out) is out
+    assert (out == 4).all()
+
+
+@pytest.mark.parametrize(("error", "words", "arguments", "keywords"), [
+    (ValueError, "input must have 4 dimensions", ((4, 4), (1, 1, 2, 2)), {}),
+    (ValueError, "input has 3", ((1, 3, 4, 4), (2, 2, 2, 2)), {}),
+    (ValueError, "groups=2, input channels=3", ((1, 3, 4, 4), (2, 2, 2, 2)), {"groups": 2}),
+    (ValueError, "weight is larger", ((1, 1, 4, 4), (1, 1, 5, 5)), {}),
+    (ValueError, "stride=0", ((1, 1, 4, 4), (1, 1, 2, 2)), {"stride": 0}),
+    (ValueError, "dilation", ((1, 1, 4, 4), (1, 1, 2, 2)), {"dilation": (1, 2, 3)}),
+    (ValueError, "padding=-1", ((1, 1, 4, 4), (1, 1, 2, 2)), {"padding": -1}),
+    (ValueError, "'sane'", ((1, 1, 4, 4), (1, 1, 2, 2)), {"padding": "sane"}),
+    (ValueError, "'mirrored'", ((1, 1, 4, 4), (1, 1, 2, 2)), {"padding_mode": "mirrored"}),
+    (ValueError, "'NHWC'", ((1, 1, 4, 4), (1, 1, 2, 2)), {"layout": "NHWC"}),
+    (ValueError, "'fastest'", ((1, 1, 4, 4), (1, 1, 2, 2)), {"method": "fastest"}),
+    (ValueError, "out.shape", ((1, 1, 4, 4), (1, 1, 2, 2)), {"out": np.empty((1, 1, 2, 3))}),
+    (TypeError, "out.dtype", ((1, 1, 4, 4), (1, 1, 2, 2)), {"out": np.empty((1, 1, 3, 3), "f4")}),
+    (nconv.DeviceError, "GPU", ((1, 1, 4, 4), (1, 1, 2, 2)), {"device": "cuda"}),
+])
+def test_errors(error, words, arguments, keywords):
+    before = {name: value.copy() for name, value in keywords.items() if isinstance(value, np.ndarray)}
+    with pytest.raises(error, match=words):
+        nconv.conv2d(*map(np.ones, arguments), **keywords)
+    for name, value in before.items():
+        np.testing.assert_array_equal(keywords[name], value)
+
+
+def test_what_is_not_an_array():
+    with pytest.raises(TypeError, match="input must be an array, not list"):
+        nconv.conv1d([[1.0, 2.0]], np.ones((1, 1, 2)))
+    with pytest.raises(TypeError, match="object"):
+        nconv.conv1d(np.array([[None, 1]]), np.ones((1, 1, 1)))

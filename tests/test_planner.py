@@ -1,0 +1,97 @@
+"""The choice: forced, limited, explained, measured and remembered."""
+
+import numpy as np
+import pytest
+
+import nconv
+from nconv import registry, wisdom
+
+X, W = np.random.default_rng(0).standard_normal(300), np.random.default_rng(1).standard_normal(40)
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCONV_CACHE_DIR", str(tmp_path))
+    wisdom.forget()
+    nconv.planner._decide.cache_clear()
+    yield tmp_path
+    wisdom.forget()
+    nconv.planner._decide.cache_clear()
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_forced_method_runs_alone(name, monkeypatch):
+    for algorithm in registry.algorithms():
+        if algorithm.NAME != name:
+            monkeypatch.setattr(algorithm, "run", lambda *_: pytest.fail("a rival ran"))
+    np.testing.assert_allclose(nconv.convolve(X, W, method=name), np.convolve(X, W))
+
+
+def test_a_plan_explains_itself_and_runs():
+    plan = nconv.plan(nconv.convolve, X, W)
+    assert [c.name for c in plan.candidates] == list(registry.names())
+    assert [c.chosen for c in plan.candidates].count(True) == 1
+    assert plan.method in str(plan)
+    assert plan.workspace_bytes == next(c.workspace for c in plan.candidates if c.chosen)
+    np.testing.assert_allclose(plan(X), np.convolve(X, W))
+    with pytest.raises(ValueError, match=r"\(300,\)"):
+        plan(X[1:])
+    with pytest.raises(TypeError, match="cannot run"):
+        nconv.plan(nconv.convolve, nconv.ArraySpec((9,)), nconv.ArraySpec((3,)))(np.ones(9, "f4"))
+    with pytest.raises(TypeError, match="cannot plan"):
+        nconv.plan(np.convolve, X, W)
+
+
+def test_workspace_limit():
+    try:
+        nconv.set_workspace_limit(10)
+        with pytest.raises(MemoryError, match=r"\d+ bytes needed, 10 allowed"):
+            nconv.convolve(X, W)
+    finally:
+        nconv.set_workspace_limit(None)
+    with pytest.raises(ValueError, match="n_bytes=-1"):
+        nconv.set_workspace_limit(-1)
+
+
+def test_error_limit():
+    x, w = nconv.ArraySpec((1_000_000,)), nconv.ArraySpec((5_000,))
+    assert nconv.plan(nconv.convolve, x, w).method == "fft"
+    with nconv.set_error_limit(1):
+        plan = nconv.plan(nconv.convolve, x, w)
+        assert plan.method != "fft"
+        assert any("limit is 1" in c.refused for c in plan.candidates)
+    assert nconv.plan(nconv.convolve, x, w).method == "fft"
+    with pytest.raises(ValueError, match="times=0"):
+        nconv.set_error_limit(0)
+
+
+def test_integers_are_refused_by_the_transform():
+    plan = nconv.plan(nconv.convolve, X.astype(int), W.astype(int))
+    assert "integers" in next(c for c in plan.candidates if c.name == "fft").refused
+    with pytest.raises(ValueError, match="'direct', 'im2col'"):
+        nconv.convolve(np.full(9, 2**60), np.full(9, 2**60), method="fft")
+
+
+def test_tune_remembers(memory):
+    plan = nconv.tune(nconv.convolve, X, W, repeats=1)
+    assert all(c.measured > 0 for c in plan.candidates)
+    assert plan.method == min(plan.candidates, key=lambda c: c.measured).name
+    assert wisdom.path().parent == memory
+    wisdom.forget()
+    nconv.planner._decide.cache_clear()
+    assert nconv.plan(nconv.convolve, X, W).method == plan.method
+
+
+def test_damaged_wisdom_is_ignored(memory):
+    wisdom.path().write_text("{")
+    with pytest.warns(UserWarning, match="not readable"):
+        np.testing.assert_allclose(nconv.convolve(X, W), np.convolve(X, W))
+
+
+def test_large_samples_do_not_drown_small_outputs():
+    x, h = np.ones(50_000), np.full(3_000, 1e-6)
+    x[20_000:20_100] = 1e12
+    sums = np.concatenate([[0], np.cumsum(x.astype(np.longdouble))])
+    p = np.arange(x.size + h.size - 1)
+    exact = (sums[np.minimum(p + 1, x.size)] - sums[np.maximum(p - 2_999, 0)]) * np.longdouble(1e-6)
+    assert np.abs((nconv.convolve(x, h) - exact) / exact).max() <= 1e-7
