@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from nconv.boundary import MODES
+from nconv.geometry import product
 from nconv.problem import ConvProblem
 
 _BASES = {
@@ -70,9 +71,13 @@ def operands(problem, seed=0):
     return x, draw(problem.weight_shape), draw((problem.groups * problem.K,))
 
 
+def problems(largest=60, work=200_000):
+    """Valid problems of any kind whose arrays stay small, as does the oracle's `work`: output positions by taps."""
+    return _problem(largest).filter(lambda p: 0 < p.positions * product(p.kernel) <= work)
+
+
 @st.composite
-def problems(draw, largest=60):
-    """Valid problems of any kind whose arrays stay small."""
+def _problem(draw, largest):
     rank = draw(st.integers(1, 4))
     each = lambda strategy: tuple(draw(strategy) for _ in range(rank))                 # noqa: E731
     limit = (largest, 14, 7, 4)[rank - 1]
@@ -83,11 +88,10 @@ def problems(draw, largest=60):
                     for k, d in zip(kernel, dilation, strict=True))
     upsample = each(st.integers(1, 3)) if draw(st.booleans()) else (1,) * rank
     plain = upsample == (1,) * rank
-    problem = ConvProblem(
+    return ConvProblem(
         N=draw(st.integers(1, 3)), groups=draw(st.integers(1, 3)), C=draw(st.integers(1, 3)), K=draw(st.integers(1, 9)),
         size=size, kernel=kernel, stride=each(st.integers(1, 3)) if plain else (1,) * rank, dilation=dilation,
         padding=padding, upsample=upsample,
         boundary=each(st.sampled_from(MODES)) if plain else (), fill=draw(st.integers(-2, 2)),
         dtype=np.dtype(draw(st.sampled_from(["f4", "f8", "c16", "i4"]))), channels_last=draw(st.booleans()),
         threads=draw(st.integers(1, 3)))
-    return problem

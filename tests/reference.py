@@ -30,8 +30,8 @@ def source_index(mode, i, size):
     return i
 
 
-def padded_value(problem, x, n, c, position):
-    """The input, padded and with zeros between its elements, at one position."""
+def padded_values(problem, x, position):
+    """The input, padded and with zeros between its elements, at one position: [N, channels]."""
     index = []
     for a, p in enumerate(position):
         low = problem.padding[a][0]
@@ -41,9 +41,9 @@ def padded_value(problem, x, n, c, position):
         else:
             i = source_index(problem.boundary[a], p - low, problem.size[a])
         if i is None:
-            return problem.fill
+            return np.full(x.shape[:2], problem.fill, x.dtype)
         index.append(i)
-    return x[(n, c, *index)]
+    return x[(slice(None), slice(None), *index)]
 
 
 def convolution(problem, x, weight, bias=None):
@@ -55,12 +55,11 @@ def convolution(problem, x, weight, bias=None):
     for o in itertools.product(*map(range, p.out)):
         for r in itertools.product(*map(range, p.kernel)):
             position = [oi * s + ri * d for oi, s, ri, d in zip(o, p.stride, r, p.dilation, strict=True)]
-            for n in range(p.N):
-                for g in range(p.groups):
-                    for c in range(p.C):
-                        value = padded_value(p, x, n, g * p.C + c, position)
-                        rows = slice(g * p.K, (g + 1) * p.K)
-                        out[(n, rows, *o)] += weight[(rows, c, *r)] * value
+            values = padded_values(p, x, position)
+            for g in range(p.groups):
+                rows = slice(g * p.K, (g + 1) * p.K)
+                for c in range(p.C):
+                    out[(slice(None), rows, *o)] += values[:, g * p.C + c, None] * weight[(rows, c, *r)]
     if bias is not None:
         out += bias.astype(wide).reshape(-1, *(1,) * len(p.out))
     if wide is object:
