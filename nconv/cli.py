@@ -149,28 +149,43 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
-def bench(dtype: str, path: str | None) -> None:
-    """Against SciPy, in one run, in turn. Example: nconv bench --dtype float64"""
+@click.option("--family", "families", multiple=True, help="Only these families, e.g. signal, image, layer.")
+@click.option("--dtype", "dtypes", multiple=True, default=("float32",), show_default=True)
+@click.option("--methods", is_flag=True, help="Time every method of nconv, too.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write all figures to a file.")
+@click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
+def bench(families: tuple[str, ...], dtypes: tuple[str, ...], methods: bool, json_path: str | None,
+          rst_path: str | None) -> None:
+    """Against the peers that are installed, in one run, in turn.
+
+    Example: nconv bench --family layer --dtype float32 --dtype float64
+    """
     import rich
     import rich.table
     from rich.progress import track
 
-    from .demo import compare
+    from .bench import measure
+    from .bench.cases import CASES, FAMILIES
 
-    problems: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
-        ("signal, short window", (100_000,), (31,)), ("signal, long window", (1_000_000,), (1001,)),
-        ("image, small window", (1024, 1024), (5, 5)), ("image, large window", (1024, 1024), (63, 63)),
-        ("volume", (64, 64, 64), (7, 7, 7))]
-    table = rich.table.Table("problem", "method", "nconv [ms]", "SciPy [ms]", "ratio")
-    figures = []
-    for name, x, w in track(problems, "measuring"):
-        method, ours, theirs = compare(x, w, dtype)
-        table.add_row(name, method, f"{ours * 1e3:.3g}", f"{theirs * 1e3:.3g}", f"{theirs / ours:.2f}")
-        figures.append({"problem": name, "x": x, "w": w, "dtype": dtype, "method": method, "nconv": ours,
-                        "scipy": theirs})
+    if unknown := set(families) - set(FAMILIES):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: the families are {', '.join(FAMILIES)}")
+    jobs = [(case, dtype) for case in CASES if not families or case.family in families for dtype in dtypes]
+    table = rich.table.Table("family", "problem", "dtype", "nconv [ms]", "fastest rival", "its time [ms]", "ratio")
+    records = []
+    for case, dtype in track(jobs, "measuring"):
+        figures = measure.record(case, dtype, methods)
+        records.append(figures)
+        seconds, best = figures["seconds"], figures["best_rival"]
+        ours = ", ".join(f"{name} {t * 1e3:.3g}" for name, t in seconds.items() if name not in measure.RIVALS)
+        table.add_row(case.family, case.name, dtype, ours.removeprefix("auto ") if not methods else ours, best or "none",
+                      f"{seconds[best] * 1e3:.3g}" if best else "-", f"{figures['ratio']:.2f}" if best else "-")
     rich.print(table)
-    if path:
-        with open(path, "w") as file:
-            json.dump(figures, file, indent=1)
+    for family in dict.fromkeys(r["family"] for r in records):
+        ratios = [r["ratio"] for r in records if r["family"] == family and r["ratio"]]
+        if ratios:
+            click.echo(f"{family}: geometric mean {measure.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+    if json_path:
+        measure.write_json(json_path, records)
+    if rst_path:
+        command = " ".join(["nconv bench", *(f"--family {f}" for f in families), *(f"--dtype {d}" for d in dtypes)])
+        measure.write_rst(rst_path, "Against the rivals", command, records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nconv
+from nconv.bench.measure import median_seconds
 
 
 class Job(NamedTuple):
@@ -22,28 +22,6 @@ class Job(NamedTuple):
     arguments: tuple
     keywords: dict
     scipy: Callable[[], NDArray]
-
-
-def median_seconds(*functions: Callable[[], Any], rounds: int = 5) -> list[float]:
-    """Median time of each function; they run in turn, after one round that does not count."""
-    times: list[list[float]] = [[] for _ in functions]
-    for turn in range(rounds + 1):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return [float(np.median(taken)) for taken in times]
-
-
-def compare(x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: str) -> tuple[str, float, float]:
-    """(method, nconv's seconds, SciPy's seconds) of a convolution of random arrays, SciPy by its own 'auto'."""
-    import scipy.signal
-
-    rng = np.random.default_rng(0)
-    x, w = rng.standard_normal(x_shape).astype(dtype), rng.standard_normal(w_shape).astype(dtype)
-    ours, theirs = median_seconds(lambda: nconv.convolve(x, w, "same"), lambda: scipy.signal.convolve(x, w, "same"))
-    return nconv.plan(nconv.convolve, x, w, "same").method, ours, theirs
 
 
 def _jobs(photograph: NDArray, recording: NDArray) -> list[Job]:

@@ -1,0 +1,1 @@
+"""Measuring nconv against the rivals that are installed: `nconv bench`, the result tables, asv."""
