@@ -177,8 +177,8 @@ def bench(families: tuple[str, ...], dtypes: tuple[str, ...], methods: bool, jso
         records.append(figures)
         seconds, best = figures["seconds"], figures["best_rival"]
         ours = ", ".join(f"{name} {t * 1e3:.3g}" for name, t in seconds.items() if name not in measure.RIVALS)
-        table.add_row(case.family, case.name, dtype, ours.removeprefix("auto ") if not methods else ours, best or "none",
-                      f"{seconds[best] * 1e3:.3g}" if best else "-", f"{figures['ratio']:.2f}" if best else "-")
+        theirs = (best, f"{seconds[best] * 1e3:.3g}", f"{figures['ratio']:.2f}") if best else ("none", "-", "-")
+        table.add_row(case.family, case.name, dtype, ours, *theirs)
     rich.print(table)
     for family in dict.fromkeys(r["family"] for r in records):
         ratios = [r["ratio"] for r in records if r["family"] == family and r["ratio"]]

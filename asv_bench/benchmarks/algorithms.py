@@ -1,46 +1,38 @@
-"""Each method and each rival on each problem."""
+"""Each method and each rival on each problem of `nconv.bench`."""
 
-import numpy as np
+from functools import partial
 
-import nconv
+from nconv import registry
+from nconv.bench.cases import CASES, FAMILIES
+from nconv.bench.rivals import RIVALS, prepare
 
-from . import cases, rivals
 
+class _Family:
+    """All problems of one family; asv shows a rival that does not do a problem as missing."""
 
-class Signals:
-    """scipy.signal's family."""
-
-    params = (list(cases.SIGNALS), ["float32", "float64"], ["auto", "direct", "im2col", "fft", *rivals.SIGNALS])
     param_names = ("problem", "dtype", "method")
+    family = ""
 
     def setup(self, problem, dtype, method):
-        x, w = cases.SIGNALS[problem]
-        if np.prod(w) * np.prod(x) > 1e9 and method in ("direct", "im2col", "scipy.ndimage"):
-            raise NotImplementedError("takes seconds")
-        rng = np.random.default_rng(0)
-        x, w = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
-        rival = rivals.SIGNALS.get(method)
-        self.run = (lambda: rival(x, w)) if rival else (lambda: nconv.convolve(x, w, "same", method=method))
+        case = next(c for c in CASES if c.family == self.family and c.name == problem)
+        x, weight = case.arrays(dtype)
+        if method in RIVALS:
+            self.run = prepare(method, case, x, weight)
+        elif method == "auto":
+            self.run = partial(case.ours, x, weight)
+        else:
+            slow = "." in case.function or (method != "fft" and x.size * weight.size > 1e10)
+            self.run = None if slow else partial(case.ours, x, weight, method=method)
+        if self.run is None:
+            raise NotImplementedError
         self.run()
 
-    def time_convolve(self, problem, dtype, method):
+    def time_run(self, problem, dtype, method):
         self.run()
 
 
-class Layers:
-    """PyTorch's family."""
-
-    params = (list(cases.LAYERS), ["float32", "float64"], ["auto", "direct", "im2col", "fft", *rivals.LAYERS])
-    param_names = ("problem", "dtype", "method")
-
-    def setup(self, problem, dtype, method):
-        x, w, options = cases.LAYERS[problem]
-        rng = np.random.default_rng(0)
-        x, w = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
-        rival = rivals.LAYERS.get(method)
-        self.run = (lambda: rival(x, w, **options)) if rival else (
-            lambda: nconv.conv2d(x, w, **options, method=method))
-        self.run()
-
-    def time_conv2d(self, problem, dtype, method):
-        self.run()
+for _family in FAMILIES:
+    globals()[_family.capitalize()] = type(_family.capitalize(), (_Family,), {
+        "__doc__": f"The family {_family!r}.", "__module__": __name__, "family": _family,
+        "params": ([c.name for c in CASES if c.family == _family], ["float32", "float64"],
+                   ["auto", *registry.names(), *RIVALS])})

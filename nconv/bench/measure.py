@@ -6,6 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,7 @@ def _methods(case: Case, x, weight) -> dict[str, Run]:
     """nconv's forced methods on a case; gradients and image filters have no `method`."""
     if "." in case.function:
         return {}
-    runs = {}
-    for name in registry.names():
-        def run(name=name):
-            return case.ours(x, weight, method=name)
-        runs[name] = run
-    return runs
+    return {name: partial(case.ours, x, weight, method=name) for name in registry.names()}
 
 
 def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
@@ -130,5 +126,6 @@ def write_rst(path: str, title: str, command: str, records: list[dict]) -> None:
             lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(cells)]
         ratios = [r["ratio"] for r in mine if r["ratio"]]
         if ratios:
-            lines += [f"   * - **{family}, geometric mean**", *["     -"] * 4, f"     - **{geometric_mean(ratios):.2f}**"]
+            mean = f"     - **{geometric_mean(ratios):.2f}**"
+            lines += [f"   * - **{family}, geometric mean**", *["     -"] * 4, mean]
     Path(path).write_text("\n".join(lines) + "\n")

@@ -1,7 +1,7 @@
 """What nconv is compared with, as far as it is installed: one dictionary for the tables and for asv.
 
-A rival takes (case, x, weight) and returns a function without arguments, or None where it cannot do the case, does it in
-another precision or would take minutes. Layers go to PyTorch in both memory formats: its users pick one.
+A rival takes (case, x, weight) and returns a function without arguments, or None where it cannot do the case or would
+take minutes. Layers go to PyTorch in both memory formats: its users pick one.
 """
 
 from __future__ import annotations
