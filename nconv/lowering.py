@@ -7,7 +7,7 @@ lead from the user's axes to the engine's and back. Nothing below knows of modes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,7 +39,7 @@ class Call:
     bias: Any = None
     method: str = "auto"
     out: np.ndarray | None = None
-    options: dict = field(default_factory=dict)
+    instead: Callable[[Call], np.ndarray] | None = None   # runs the call where the engine alone would not be right
 
 
 F = TypeVar("F", bound=Callable)

@@ -129,7 +129,10 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
     swap = (may_swap and boundary == "constant" and fill == 0
             and product(in2.shape[a] for a in axes) > product(in1.shape[a] for a in axes))
     route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill)
-    return Call(route, *((in2, in1) if swap else (in1, in2)), None, method, out)
+    x, weight = (in2, in1) if swap else (in1, in2)
+    infinite = (route.problem.fill == 0 and isinstance(weight, np.ndarray) and weight.dtype.kind in "fc"
+                and not np.isfinite(weight).all())
+    return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None)
 
 
 def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
@@ -178,12 +181,10 @@ def _in_float64(call: Call) -> Call:
 
 
 def _execute(call: Call) -> np.ndarray:
-    """Run a call; integers go through an FFT only where that is exact, infinite taps meet no padding."""
+    """Run a call; integers go through an FFT only where that is exact."""
     problem = call.route.problem
     if 0 in call.weight.shape or (0 in call.x.shape and problem.fill == 0):
         return _empty_sums(call)
-    if problem.dtype.kind in "fc" and problem.fill == 0 and not np.isfinite(call.weight).all():
-        return _scalar(_with_infinite_taps(call), call)
     if problem.dtype.kind in "biu":
         if call.method == "fft":
             if not _fft_is_exact(call.x, call.weight):
@@ -223,7 +224,7 @@ def _with_infinite_taps(call: Call) -> np.ndarray:
     """
     problem = call.route.problem
     x, weight = (np.where(np.isfinite(a), a, 0).astype(a.dtype) for a in (call.x, call.weight))
-    clean = replace(call, out=None, x=x, weight=weight)
+    clean = replace(call, out=None, x=x, weight=weight, instead=None)
     x = call.route.enter(call.x).astype(problem.dtype, copy=False)
     weight = call.route.weigh(call.weight).astype(problem.dtype, copy=False)
     extra = np.zeros(problem.out_shape, problem.dtype)

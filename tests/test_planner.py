@@ -95,3 +95,13 @@ def test_large_samples_do_not_drown_small_outputs():
     p = np.arange(x.size + h.size - 1)
     exact = (sums[np.minimum(p + 1, x.size)] - sums[np.maximum(p - 2_999, 0)]) * np.longdouble(1e-6)
     assert np.abs((nconv.convolve(x, h) - exact) / exact).max() <= 1e-7
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
+def test_a_plan_keeps_infinite_taps_from_the_padding(method):
+    x, w = np.arange(1.0, 9), np.array([1.0, np.inf, 3.0])
+    expected = nconv.convolve(x, w, "full", method)
+    assert np.isfinite(expected[0]) and np.isfinite(expected[-1]) and np.isposinf(expected[1:-1]).all()
+    out = np.empty(10)
+    assert nconv.plan(nconv.convolve, nconv.ArraySpec((8,), "float64"), w, "full", method)(x, out=out) is out
+    np.testing.assert_array_equal(out, expected)
