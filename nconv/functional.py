@@ -131,7 +131,18 @@ def _conv_route(x_shape, w_shape, dtype, stride, padding, dilation, groups, padd
         raise ValueError(f"padding_mode={padding_mode!r} needs a non-empty input: input.shape={x_shape}")
     _check_fits(problem)
     enter, leave, shape = layer_views(problem, batch is not None)
-    return Route(problem, enter, lambda w: w, leave, shape, problem.dtype)
+    line = _as_line(problem)
+    return Route(line, lambda x: enter(x).reshape(line.x_shape), lambda w: w.reshape(line.weight_shape),
+                 lambda y: leave(y.reshape(problem.out_shape)), shape, problem.dtype)
+
+
+def _as_line(problem: ConvProblem) -> ConvProblem:
+    """The same problem with one axis where windows of one element look at each position by itself."""
+    if (problem.positions == 0 or problem.rank == 1 or set(problem.kernel + problem.stride) != {1}
+            or any(map(any, problem.padding))):
+        return problem
+    return problem.replace(size=(problem.positions,), kernel=(1,), stride=(1,), dilation=(1,), padding=((0, 0),),
+                           boundary=problem.boundary[:1], upsample=())
 
 
 def _lower_conv(rank, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",

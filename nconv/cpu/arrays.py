@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..boundary import FILL
-from ..geometry import ceil_div
-from ..jit import compiled, kernel
+from ..geometry import ceil_div, share_start
+from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 
 ceil_div_ = compiled(ceil_div)
+share_start_ = compiled(share_start)
+_WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
 
 
 class Operand(NamedTuple):
@@ -83,10 +85,35 @@ def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
     if parts(problem) == 2:
         w = np.concatenate([np.concatenate([w.real, -w.imag], 4), np.concatenate([w.imag, w.real], 4)], 2)
     rows = K * parts(problem)
-    w = w.reshape(G, rows, -1)
-    packed = np.zeros((G, ceil_div(rows, M) * M, w.shape[2]), w.dtype)
-    packed[:, :rows] = w
-    return np.ascontiguousarray(packed.reshape(G, -1, M, w.shape[2]).transpose(0, 1, 3, 2)).reshape(-1)
+    taps = w.size // (G * rows)
+    packed = np.empty(G * ceil_div(rows, M) * taps * M, w.dtype)
+    threads = problem.threads if packed.size > _WORTH_THREADS else 1
+    pack_weight_kernel(w.reshape(-1), rows, taps, M, packed, threads)
+    return packed
+
+
+@parallel_kernel
+def pack_weight_kernel(weight, rows, taps, M, packed, threads):
+    """packed [groups, blocks, taps, M] = weight [groups, rows, taps]. Parallel over the blocks of all groups.
+
+    Race-free because each block is written by one thread.
+    """
+    blocks = ceil_div_(rows, M)
+    items = packed.size // (taps * M)
+    for thread in prange(threads):
+        for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+            first = item % blocks * M
+            source = (item // blocks * rows + first) * taps
+            for t0 in range(0, taps, 64):              # a few lines of the panel stay in cache for all M rows
+                t1 = min(t0 + 64, taps)
+                for i in range(M):
+                    at = item * taps * M + i
+                    if first + i < rows:
+                        for t in range(t0, t1):
+                            packed[at + t * M] = weight[source + i * taps + t]
+                    else:
+                        for t in range(t0, t1):
+                            packed[at + t * M] = 0
 
 
 class Maps(NamedTuple):
@@ -124,8 +151,11 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du):
         return
     begin = maps.start[maps.start.size - 2] + u
     end = maps.start[maps.start.size - 1]
-    first = min(max(ceil_div_(maps.inner[0] - u, du), 0), count)
-    last = min(max(ceil_div_(maps.inner[1] - u, du), first), count)
+    first, last = maps.inner[0] - u, maps.inner[1] - u
+    if du > 1:                                         # a division costs as much as copying a short row
+        first, last = ceil_div_(first, du), ceil_div_(last, du)
+    first = min(max(first, 0), count)
+    last = min(max(last, first), count)
     for i in range(first):
         j = maps.index[begin + i * du] if begin + i * du < end else FILL
         buffer[at + i] = x[base + j * step] if j != FILL else fill

@@ -38,10 +38,11 @@ def why_not(problem: ConvProblem) -> str:
 def cost(problem: ConvProblem, machine) -> float:
     """Multiplications at the register tile's rate, the gathering of tiles and the store of the output."""
     choice = _choose(problem)
-    rows = problem.K * parts(problem)
+    folded = _fold(problem)
+    rows = folded.K * parts(problem)
     M = len(choice.rows)
     wasted = round_up(rows, M) / rows * choice.waste
-    flops = 2 * problem.macs * parts(problem) ** 2 * wasted
+    flops = 2 * folded.macs * parts(problem) ** 2 * wasted
     rate = machine.flops(problem.engine) * machine.efficiency["direct" if M > 1 else "direct_single"]
     gathered = choice.gathered * real_dtype(problem).itemsize
     stored = product(problem.out_shape) * problem.engine.itemsize
@@ -55,13 +56,34 @@ def workspace(problem: ConvProblem, machine) -> int:
     choice = _choose(problem)
     layout = choice.layout
     itemsize = real_dtype(problem).itemsize
-    weight = product(problem.weight_shape) * parts(problem) ** 2 * itemsize
+    weight = product(_fold(problem).weight_shape) * parts(problem) ** 2 * itemsize
     return weight + problem.threads * (layout.buffer_size + len(choice.rows) * layout.row_length) * itemsize
 
 
 def error(problem: ConvProblem) -> float:
     """The direct method is the measure of the others."""
     return 1.0
+
+
+def _fold(problem: ConvProblem) -> ConvProblem:
+    """The same sums with pairs of neighbouring output rows as two output channels, where there is but one channel.
+
+    A vector of the input then serves two sums, which is what the arithmetic units need: one load an operation would
+    halve their rate. Output row 2 q + i is channel i at row q, its window lies i rows lower, so the window of both is
+    one row higher; the kernel leaves out the row that a channel does not see. An odd last row is not stored.
+    """
+    p = problem
+    axis = p.rank - 2
+    if p.K * p.C * parts(p) > 1 or axis < 0 or p.out[axis] < 2 or p.kernel[axis] < 2 or (
+            p.stride[axis], p.dilation[axis], p.upsample[axis]) != (1, 1, 1):
+        return p
+
+    def at_axis(values, value):
+        return (*values[:axis], value, *values[axis + 1:])
+
+    low, high = p.padding[axis]
+    return p.replace(K=2, kernel=at_axis(p.kernel, p.kernel[axis] + 1), stride=at_axis(p.stride, 2),
+                     padding=at_axis(p.padding, (low, high + p.out[axis] % 2)))
 
 
 class TileLayout(NamedTuple):
@@ -72,6 +94,10 @@ class TileLayout(NamedTuple):
     channels: int              # input channels of one group times parts
     out_channels: int          # output channels of one group times parts
     parts: int                 # 2 for complex numbers
+    out_parts: int             # 2 for complex numbers and for pairs of rows
+    odd: int                   # 1: the last row of a pair lies beyond the output
+    plane: int                 # taps of the last two axes for pairs of rows, else all
+    lead: int                  # taps at either end of a plane that only one row of a pair sees
     channel_parts: int         # into how many pieces of work the output channels are split
     channel_stride: int        # of the buffer
     buffer_size: int
@@ -102,7 +128,7 @@ class _Choice(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _choose(problem: ConvProblem) -> _Choice:
-    p = problem
+    p = _fold(problem)
     rank = p.rank
     itemsize = real_dtype(p).itemsize
     channels = p.C * parts(p)
@@ -156,6 +182,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     layout = TileLayout(
         batch=p.N, groups=p.groups, channels=channels, out_channels=p.K * parts(p), parts=parts(p),
+        out_parts=parts(p) if p is problem else 2, odd=0 if p is problem else problem.out[-2] % 2,
+        plane=offsets.size if p is problem else product(p.kernel[-2:]), lead=0 if p is problem else p.kernel[-1],
         channel_parts=channel_parts, channel_stride=channel_stride,
         buffer_size=channels * channel_stride + vector + max(strides), row_length=row_length, flat=int(flat),
         out=vec(p.out), stride=vec(p.stride), tile=vec(tile), grid=vec(grid),
@@ -167,15 +195,26 @@ def _choose(problem: ConvProblem) -> _Choice:
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of M output channels."""
-    return pack_weight(problem, weight, len(_choose(problem).rows))
+    folded = _fold(problem)
+    if folded is not problem:
+        pair = np.zeros((problem.groups, 2, *folded.weight_shape[1:]), weight.dtype)
+        pair[:, 0, ..., :-1, :] = pair[:, 1, ..., 1:, :] = weight
+        weight = pair
+    return pack_weight(folded, weight, len(_choose(problem).rows))
 
 
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
-    direct_tile_kernel(
-        choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out), choice.rows,
-        choice.columns, min(problem.threads, choice.items))
+    folded = _fold(problem)
+    biases, target = bias_vector(problem, bias), operand(out)
+    if folded is not problem:
+        row = 3 + problem.rank - 2
+        target.strides[2] = target.strides[row]
+        target.strides[row] *= 2
+        biases = biases if bias is None else np.repeat(biases, 2)
+    direct_tile_kernel(choice.layout, operand(x), flat_maps(folded), prepared, biases, target, choice.rows,
+                       choice.columns, min(problem.threads, choice.items))
 
 
 # ------------------------------------------------------------------------------------------------- The kernels
@@ -192,6 +231,7 @@ def direct_gather_kernel(layout, buffer, source, x_base, maps, origin, extents):
     the tile's outputs begin at `origin`.
     """
     last = extents.size - 1
+    channels = layout.channels // layout.parts
     rows = 1
     for a in range(last):
         rows *= extents[a] * (layout.phase_start[a + 1] - layout.phase_start[a])
@@ -213,13 +253,14 @@ def direct_gather_kernel(layout, buffer, source, x_base, maps, origin, extents):
         for phase in range(layout.phase_start[last + 1] - layout.phase_start[last]):
             u = origin[last] * layout.stride[last] + layout.phases[layout.phase_start[last] + phase]
             at = target + phase * layout.phase_stride[last]
-            for c in range(layout.channels):
-                part = c % layout.parts
-                row_base = base
-                if base != FILL:
-                    row_base += (c // layout.parts) * source.strides[1] + part * source.strides[2]
-                gather_row(buffer, at + c * layout.channel_stride, extents[last], source.flat, row_base,
-                           source.strides[3 + last], maps, part, u, layout.stride[last])
+            for c in range(channels):
+                for part in range(layout.parts):
+                    row_base = base
+                    if base != FILL:
+                        row_base += c * source.strides[1] + part * source.strides[2]
+                    gather_row(buffer, at, extents[last], source.flat, row_base, source.strides[3 + last], maps, part,
+                               u, layout.stride[last])
+                    at += layout.channel_stride
 
 
 @kernel
@@ -235,8 +276,15 @@ def direct_sums_kernel(layout, sums, buffer, weight, w, extent, rows, columns):
             length += (extent[a] - 1) * layout.strides[a]
         else:
             segments *= extent[a]
-    for t0 in range(0, taps, TAPS_AT_ONCE):
-        t1 = min(t0 + TAPS_AT_ONCE, taps)
+    at_once = min(TAPS_AT_ONCE, layout.plane)
+    chunks = ceil_div_(layout.plane, at_once)
+    for chunk in range(chunks * (taps // layout.plane)):
+        begin = chunk // chunks * layout.plane
+        end = begin + layout.plane
+        t0 = begin + chunk % chunks * at_once
+        t3 = min(t0 + at_once, end)
+        t1 = min(max(t0, begin + layout.lead), t3)
+        t2 = max(min(t3, end - layout.lead), t1)
         for segment in range(segments):
             base = 0
             at = 0
@@ -248,8 +296,8 @@ def direct_sums_kernel(layout, sums, buffer, weight, w, extent, rows, columns):
                     at += rest % extent[a] * layout.sum_strides[a]
                     rest //= extent[a]
             for p in range(0, length, vector):
-                multiply_tile(sums, at + p, layout.row_length, buffer, base + p, layout.offsets, weight, w, t0, t1,
-                              rows, columns)
+                multiply_tile(sums, at + p, layout.row_length, buffer, base + p, layout.offsets, weight, w,
+                              (t0, t1, t2, t3), rows, columns)
 
 
 @kernel
@@ -266,8 +314,9 @@ def direct_store_kernel(layout, sums, at, target, base, extent):
         to = base
         for b in range(last):
             a = last - 1 - b
-            source += rest % extent[a] * layout.sum_strides[a]
-            to += rest % extent[a] * target.strides[3 + a]
+            position = rest % extent[a]
+            source += position * layout.sum_strides[a]
+            to += position * target.strides[3 + a]
             rest //= extent[a]
         if step == 1:
             for i in range(extent[last]):
@@ -318,11 +367,16 @@ def direct_share_kernel(layout, source, maps, weight, bias, target, rows, column
                                rows, columns)
             for i in range(min(M, layout.out_channels - block * M)):
                 k = g * layout.out_channels + block * M + i
-                base = (n * target.strides[0] + k // layout.parts * target.strides[1]
-                        + k % layout.parts * target.strides[2])
+                part = k % layout.out_parts
+                base = n * target.strides[0] + k // layout.out_parts * target.strides[1] + part * target.strides[2]
                 for a in range(rank):
                     base += origin[a] * target.strides[3 + a]
+                beyond = layout.odd and part and origin[rank - 2] + extent[rank - 2] == layout.out[rank - 2]
+                if beyond:
+                    extent[rank - 2] -= 1
                 direct_store_kernel(layout, sums, i * layout.row_length, target, base, extent)
+                if beyond:
+                    extent[rank - 2] += 1
 
 
 @parallel_kernel

@@ -242,7 +242,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                 w = ((g * blocks + block) * layout.taps + t0) * M
                 for p in range(0, count, vector):
                     multiply_tile(sums, (block - block0) * M * layout.block + p, layout.block, panel, p, layout.offsets,
-                                  weight, w, 0, t1 - t0, rows, columns)
+                                  weight, w, (0, 0, t1 - t0, t1 - t0), rows, columns)
         for row in range(min((block1 - block0) * M, layout.out_channels - block0 * M)):
             im2col_store_kernel(layout, sums, row * layout.block, target, g * layout.out_channels + block0 * M + row,
                                 first, count)

@@ -132,11 +132,12 @@ def lanes_of(typingctx, array):
 
 
 @intrinsic
-def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, t0, t1, rows, columns):
+def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, columns):
     """The one micro-kernel of the library: a register tile of sums over taps of shifted vectors.
 
-    ``out[o + i ldo + j] += sum over t0 <= t < t1 of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and
-    j < V * lanes. `rows` and `columns` are tuples whose lengths are M and V: types reach the compiler, values do not.
+    ``out[o + i ldo + j] += sum over t of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and j < V * lanes.
+    `taps` = (t0, t1, t2, t3): all rows take t1 <= t < t2; of two rows the first takes t0 <= t < t1 too, the second
+    t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and `columns` are tuples whose lengths are M and V: types reach the compiler, values do not.
     The M V sums and V vectors of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel
     ([M x T] [T x V lanes]).
     """
@@ -144,11 +145,12 @@ def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, t0, t1, rows
     dtype = out.dtype
     align = dtype.bitwidth // 8
     vec = _vec(dtype)
-    sig = types.void(out, types.intp, types.intp, x, types.intp, offsets, weight, types.intp, types.intp, types.intp,
-                     rows, columns)
+    sig = types.void(out, types.intp, types.intp, x, types.intp, offsets, weight, types.intp, taps, rows,
+                     columns)
 
     def codegen(context, builder, sig, args):
-        out, o, ldo, x, p, offsets, weight, w, t0, t1, _, _ = args
+        out, o, ldo, x, p, offsets, weight, w, taps, _, _ = args
+        bounds = cgutils.unpack_tuple(builder, taps, 4)
         vector_type = context.get_value_type(vec)
         const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
         out_base = _pointer(context, builder, sig.args[0], out, o)
@@ -157,39 +159,49 @@ def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, t0, t1, rows
         weight_base = _pointer(context, builder, sig.args[6], weight, w)
         targets = [builder.gep(builder.gep(out_base, [builder.mul(ldo, const(i))]), [const(j * vec.n)])
                    for i in range(M) for j in range(V)]
-        start = [_load(builder, target, vector_type, align) for target in targets]
-        entry = builder.block
-        loop = builder.append_basic_block("taps")
-        done = builder.append_basic_block("taps.done")
-        builder.cbranch(builder.icmp_signed("<", t0, t1), loop, done)
 
-        builder.position_at_end(loop)
-        t = builder.phi(_INT)
-        t.add_incoming(t0, entry)
-        sums = [builder.phi(vector_type) for _ in targets]
-        for phi, value in zip(sums, start, strict=True):
-            phi.add_incoming(value, entry)
-        x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
-        weight_tap = builder.gep(weight_base, [builder.mul(t, const(M))])
-        columns = [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)]
-        updated = []
-        for i in range(M):
-            scalar = _splat(builder, builder.load(builder.gep(weight_tap, [const(i)])), vec.n)
-            updated += [_multiply_add(builder, dtype, scalar, columns[j], sums[i * V + j]) for j in range(V)]
-        following = builder.add(t, const(1))
-        t.add_incoming(following, loop)
-        for phi, value in zip(sums, updated, strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, t1), loop, done)
+        def add_taps(sums, first, end, rows):
+            """`sums` after the taps from `first` to `end` of some rows."""
+            entry = builder.block
+            loop = builder.append_basic_block("taps")
+            done = builder.append_basic_block("taps.done")
+            builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
 
-        builder.position_at_end(done)
-        finals = []
-        for first, last in zip(start, updated, strict=True):
-            finals.append(builder.phi(vector_type))
-            finals[-1].add_incoming(first, entry)
-            finals[-1].add_incoming(last, loop)
-        for target, final in zip(targets, finals, strict=True):
-            _store(builder, final, target, align)
+            builder.position_at_end(loop)
+            t = builder.phi(_INT)
+            t.add_incoming(first, entry)
+            running = {i * V + j: builder.phi(vector_type) for i in rows for j in range(V)}
+            x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
+            weight_tap = builder.gep(weight_base, [builder.mul(t, const(M))])
+            columns = [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)]
+            following = builder.add(t, const(1))
+            t.add_incoming(following, loop)
+            after = list(sums)
+            for i in rows:
+                scalar = _splat(builder, builder.load(builder.gep(weight_tap, [const(i)])), vec.n)
+                for j in range(V):
+                    after[i * V + j] = _multiply_add(builder, dtype, scalar, columns[j], running[i * V + j])
+            for n, phi in running.items():
+                phi.add_incoming(sums[n], entry)
+                phi.add_incoming(after[n], loop)
+            builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+
+            builder.position_at_end(done)
+            for n in running:
+                result = builder.phi(vector_type)
+                result.add_incoming(sums[n], entry)
+                result.add_incoming(after[n], loop)
+                after[n] = result
+            return after
+
+        sums = [_load(builder, target, vector_type, align) for target in targets]
+        if M == 2:
+            sums = add_taps(sums, bounds[0], bounds[1], (0,))
+        sums = add_taps(sums, bounds[1], bounds[2], range(M))
+        if M == 2:
+            sums = add_taps(sums, bounds[2], bounds[3], (1,))
+        for target, value in zip(targets, sums, strict=True):
+            _store(builder, value, target, align)
         return context.get_dummy_value()
 
     return sig, codegen
