@@ -16,6 +16,7 @@ from ..boundary import FILL
 from ..geometry import ceil_div, share_start
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
+from .simd import copy
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -162,8 +163,7 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du):
     if last > first:
         source = base + maps.index[begin + first * du] * step
         if step * du == 1:
-            for i in range(last - first):
-                buffer[at + first + i] = x[source + i]
+            copy(buffer, at + first, x, source, last - first)
         else:
             for i in range(last - first):
                 buffer[at + first + i] = x[source + i * step * du]

@@ -18,7 +18,7 @@ from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, flat_maps, gather_row, operand, pack_weight, parts, real_dtype
-from .simd import lanes_of, multiply_tile
+from .simd import copy, lanes_of, multiply_tile, splat, vstore
 from .tiles import TAPS_AT_ONCE, even_tile, register_tile, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -319,8 +319,7 @@ def direct_store_kernel(layout, sums, at, target, base, extent):
             to += position * target.strides[3 + a]
             rest //= extent[a]
         if step == 1:
-            for i in range(extent[last]):
-                target.flat[to + i] = sums[source + i]
+            copy(target.flat, to, sums, source, extent[last])
         else:
             for i in range(extent[last]):
                 target.flat[to + i * step] = sums[source + i]
@@ -362,7 +361,9 @@ def direct_share_kernel(layout, source, maps, weight, bias, target, rows, column
                            share_start_(blocks, layout.channel_parts, channel_part + 1)):
             for i in range(M):
                 k = g * layout.out_channels + min(block * M + i, layout.out_channels - 1)
-                sums[i * layout.row_length:(i + 1) * layout.row_length] = bias[k % bias.size]
+                start = splat(bias[k % bias.size])
+                for p in range(i * layout.row_length, (i + 1) * layout.row_length, lanes_of(sums)):
+                    vstore(sums, p, start)
             direct_sums_kernel(layout, sums, buffer, weight, (g * blocks + block) * layout.offsets.size * M, extent,
                                rows, columns)
             for i in range(min(M, layout.out_channels - block * M)):

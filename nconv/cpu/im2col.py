@@ -18,7 +18,7 @@ from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, flat_maps, gather_row, operand, pack_weight, parts, real_dtype
-from .simd import lanes_of, multiply_tile
+from .simd import copy, lanes_of, multiply_tile, splat, vstore
 from .tiles import TAPS_AT_ONCE, even_tile, register_tile
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -204,8 +204,7 @@ def im2col_store_kernel(layout, sums, at, target, k, first, count):
             rest //= layout.out[a]
         to += rest * target.strides[0]
         if step == 1:
-            for i in range(run):
-                target.flat[to + i] = sums[at + j + i]
+            copy(target.flat, to, sums, at + j, run)
         else:
             for i in range(run):
                 target.flat[to + i * step] = sums[at + j + i]
@@ -234,7 +233,9 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
         block1 = share_start_(blocks, layout.channel_parts, item % layout.channel_parts + 1)
         for row in range((block1 - block0) * M):
             k = g * layout.out_channels + min(block0 * M + row, layout.out_channels - 1)
-            sums[row * layout.block:(row + 1) * layout.block] = bias[k % bias.size]
+            start = splat(bias[k % bias.size])
+            for p in range(row * layout.block, (row + 1) * layout.block, lanes_of(sums)):
+                vstore(sums, p, start)
         for t0 in range(0, layout.taps, TAPS_AT_ONCE):
             t1 = min(t0 + TAPS_AT_ONCE, layout.taps)
             im2col_pack_kernel(layout, panel, source, maps, g, first, count, t0, t1)

@@ -100,6 +100,21 @@ def vstore(typingctx, array, index, value):
 
 
 @intrinsic
+def copy(typingctx, target, t, source, s, count):
+    """target[t:t + count] = source[s:s + count]; Numba's own loop would test every index for a negative one."""
+    sig = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        target, t, source, s, count = args
+        cgutils.raw_memcpy(builder, _pointer(context, builder, sig.args[0], target, t),
+                           _pointer(context, builder, sig.args[2], source, s), count,
+                           sig.args[0].dtype.bitwidth // 8, align=sig.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
 def splat(typingctx, scalar):
     """The vector whose every lane holds `scalar`."""
     vec = _vec(scalar)
