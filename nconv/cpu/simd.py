@@ -220,3 +220,39 @@ def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, 
         return context.get_dummy_value()
 
     return sig, codegen
+
+
+@intrinsic
+def transpose_square(typingctx, target, t, ldt, source, s, lds):
+    """target[t + j ldt + i] = source[s + i lds + j] for i, j < lanes, through registers.
+
+    log2(lanes) rounds exchange the off-diagonal halves of ever smaller squares.
+    """
+    vec = _vec(source.dtype)
+    n = vec.n
+    sig = types.void(target, types.intp, types.intp, source, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        target, t, ldt, source, s, lds = args
+        vector_type = context.get_value_type(vec)
+        align = vec.dtype.bitwidth // 8
+        to = _pointer(context, builder, sig.args[0], target, t)
+        at = _pointer(context, builder, sig.args[3], source, s)
+        rows = [_load(builder, builder.gep(at, [builder.mul(lds, ir.Constant(_INT, i))]), vector_type, align)
+                for i in range(n)]
+        half = n // 2
+        while half:
+            mask = lambda which: ir.Constant(ir.VectorType(ir.IntType(32), n), [         # noqa: E731
+                (j if not j & half else j - half + n) if which == 0 else (j + half if not j & half else j + n)
+                for j in range(n)])                                                      # noqa: B023
+            for i in range(n):
+                if not i & half:
+                    a, b = rows[i], rows[i + half]
+                    rows[i] = builder.shuffle_vector(a, b, mask(0))
+                    rows[i + half] = builder.shuffle_vector(a, b, mask(1))
+            half //= 2
+        for j, row in enumerate(rows):
+            _store(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(_INT, j))]), align)
+        return context.get_dummy_value()
+
+    return sig, codegen

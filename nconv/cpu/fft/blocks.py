@@ -17,7 +17,7 @@ from ...boundary import FILL
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, kernel, parallel_kernel, prange
 from ..arrays import gather_row
-from ..simd import lanes_of, vload, vstore
+from ..simd import lanes_of, splat, vload, vstore
 from .transforms import Transform, forward, inverse, transpose
 
 share_start_ = compiled(share_start)
@@ -238,8 +238,7 @@ def gather_block(layout, buffer, at, source, x_base, part, maps, origin):
             end = 0
         gather_row(buffer, at + row * columns, end, source.flat, base, source.strides[3 + last], maps, part,
                    origin[last], 1)
-        for i in range(end, columns):
-            buffer[at + row * columns + i] = 0
+        buffer[at + row * columns + max(end, 0):at + (row + 1) * columns] = 0
 
 
 @kernel
@@ -296,8 +295,9 @@ def take_outliers(buffer, at, points, threshold, places, values):
 @kernel
 def scale_block(buffer, at, points, factor):
     """Multiply a block by a number."""
-    for i in range(points):
-        buffer[at + i] *= factor
+    factors = splat(buffer.dtype.type(factor))
+    for v in range(at, at + points, lanes_of(buffer)):
+        vstore(buffer, v, vload(buffer, v) * factors)
 
 
 @kernel
@@ -328,9 +328,14 @@ def store_tile(layout, block, factor, more, target, base, origin, value):
             width *= layout.shape[a]
         if wanted:
             to += (origin[last] + first) // layout.stride[last] * step
-            for i in range(first, end, layout.stride[last]):
-                target.flat[to] = block[source + i] * factor * more + value
-                to += step
+            count = ceil_div_(end - first, layout.stride[last])
+            if step * layout.stride[last] == 1:
+                row_of_block, row_of_target = block[source:source + count], target.flat[to:to + count]
+                for i in range(count):                 # slices: no index can be negative, so this is vectorised
+                    row_of_target[i] = row_of_block[i] * factor * more + value
+            else:
+                for i in range(count):
+                    target.flat[to + i * step] = block[source + first + i * layout.stride[last]] * factor * more + value
 
 
 @kernel

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...jit import kernel
-from ..simd import lanes_of, splat, vload, vstore
+from ..simd import lanes_of, splat, transpose_square, vload, vstore
 
 
 class Transform(NamedTuple):
@@ -243,9 +243,8 @@ def inverse(re, im, outer, inner, plan):
 
 @kernel
 def transpose(source, target, rows, columns):
-    """target [columns, rows] = source [rows, columns], by squares that fit the cache."""
-    for i0 in range(0, rows, 16):
-        for j0 in range(0, columns, 16):
-            for i in range(i0, min(i0 + 16, rows)):
-                for j in range(j0, min(j0 + 16, columns)):
-                    target[j * rows + i] = source[i * columns + j]
+    """target [columns, rows] = source [rows, columns], both multiples of the lanes."""
+    step = lanes_of(source)
+    for i in range(0, rows, step):
+        for j in range(0, columns, step):
+            transpose_square(target, j * rows + i, rows, source, i * columns + j, columns)
