@@ -139,6 +139,40 @@ for _op, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.mul, 
     _define_operator(_op, "f" + _name, _name)
 
 
+def _magnitude(builder, value):
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(value.type, [value.type]),
+        f"llvm.fabs.v{value.type.count}f{32 if isinstance(value.type.element, ir.FloatType) else 64}")
+    return builder.call(function, [value])
+
+
+@intrinsic
+def larger_magnitude(typingctx, largest, value):
+    """max(largest, |value|) lane by lane; a NaN in `value` is passed over."""
+
+    def codegen(context, builder, sig, args):
+        magnitude = _magnitude(builder, args[1])
+        return builder.select(builder.fcmp_ordered(">", magnitude, args[0]), magnitude, args[0])
+
+    return largest(largest, value), codegen
+
+
+@intrinsic
+def largest_lane(typingctx, vector):
+    """The largest lane of a vector without NaN."""
+
+    def codegen(context, builder, sig, args):
+        value, n = args[0], vector.n
+        while n > 1:
+            n //= 2
+            low, high = (builder.shuffle_vector(value, value, ir.Constant(
+                ir.VectorType(ir.IntType(32), n), [start + i for i in range(n)])) for start in (0, n))
+            value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return vector.dtype(vector), codegen
+
+
 @intrinsic
 def lanes_of(typingctx, array):
     """`lanes` of an array's type, a constant in the kernel."""

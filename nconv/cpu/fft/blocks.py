@@ -17,7 +17,7 @@ from ...boundary import FILL
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, kernel, parallel_kernel, prange
 from ..arrays import gather_row
-from ..simd import lanes_of, splat, vload, vstore
+from ..simd import lanes_of, larger_magnitude, largest_lane, splat, vload, vstore
 from .transforms import Transform, forward, inverse, transpose
 
 share_start_ = compiled(share_start)
@@ -242,40 +242,66 @@ def gather_block(layout, buffer, at, source, x_base, part, maps, origin):
 
 
 @kernel
-def loudness(layout, buffer, at, cells):
-    """(largest finite magnitude, smallest of the cells' largest ones, number of values that are not finite)."""
+def _all_finite(buffer, at, points):
+    """Whether no value is NaN or infinite: their products with zero are NaN."""
+    nothing = splat(buffer.dtype.type(0))
+    total = nothing
+    for v in range(at, at + points, lanes_of(buffer)):
+        total = total + vload(buffer, v) * nothing
+    lanes = np.empty(lanes_of(buffer), buffer.dtype)
+    vstore(lanes, 0, total)
+    return not np.isnan(lanes.sum())
+
+
+@kernel
+def loudness(layout, buffer, at, peaks):
+    """(largest finite magnitude, smallest of the cells' largest ones, number of values that are not finite).
+
+    `peaks` [cells of all axes but the last, columns] takes the largest magnitude of each column of a cell.
+    """
     rank = layout.shape.size
     last = rank - 1
     columns = layout.shape[last]
     limit = np.finfo(buffer.dtype).max
-    cells[:] = 0
     strange = 0
-    largest = limit * 0
+    if not _all_finite(buffer, at, layout.points):
+        for i in range(layout.points):
+            strange += not abs(buffer[at + i]) <= limit
+    peaks[:] = 0
     for row in range(layout.points // columns):
         rest = row
-        cell = 0
-        width = ceil_div_(columns, layout.cell[last])
+        band = 0
+        width = columns
         for b in range(last):
             a = last - 1 - b
-            cell += rest % layout.shape[a] // layout.cell[a] * width
+            band += rest % layout.shape[a] // layout.cell[a] * width
             rest //= layout.shape[a]
             width *= ceil_div_(layout.shape[a], layout.cell[a])
-        for i0 in range(0, columns, layout.cell[last]):
-            top = limit * 0
-            for i in range(i0, min(i0 + layout.cell[last], columns)):
-                value = abs(buffer[at + row * columns + i])
+        values = at + row * columns
+        if strange > 0:
+            for i in range(columns):
+                value = abs(buffer[values + i])
                 if value <= limit:
-                    top = max(top, value)
-                else:
-                    strange += 1
-            cells[cell] = max(cells[cell], top)
-            largest = max(largest, top)
-            cell += 1
-    quiet = largest
-    for i in range(cells.size):
-        if cells[i] > 0:
-            quiet = min(quiet, cells[i])
-    return largest, quiet, strange
+                    peaks[band + i] = max(peaks[band + i], value)
+        else:
+            for v in range(0, columns, lanes_of(buffer)):
+                vstore(peaks, band + v, larger_magnitude(vload(peaks, band + v), vload(buffer, values + v)))
+    largest = limit * 0
+    quiet = limit
+    for band in range(0, peaks.size, columns):
+        for start in range(band, band + columns, layout.cell[last]):
+            end = min(start + layout.cell[last], band + columns)
+            whole = start + (end - start) // lanes_of(buffer) * lanes_of(buffer)
+            top = splat(buffer.dtype.type(0))
+            for v in range(start, whole, lanes_of(buffer)):
+                top = larger_magnitude(top, vload(peaks, v))
+            cell = largest_lane(top)
+            for i in range(whole, end):
+                cell = max(cell, peaks[i])
+            largest = max(largest, cell)
+            if cell > 0:
+                quiet = min(quiet, cell)
+    return largest, min(quiet, largest), strange
 
 
 @kernel
@@ -380,10 +406,11 @@ def fft_share_kernel(layout, plans, source, maps, spectra, weight, bias, target,
     points = layout.points
     channels = layout.channels
     window = 1
-    cell_count = 1
+    peak_count = layout.shape[rank - 1]
     for a in range(rank):
         window *= layout.kernel[a]
-        cell_count *= ceil_div_(layout.shape[a], layout.cell[a])
+        if a < rank - 1:
+            peak_count *= ceil_div_(layout.shape[a], layout.cell[a])
     blocks = ceil_div_(layout.tiles, layout.riders)
     items = layout.groups * blocks
     dtype = source.flat.dtype
@@ -391,7 +418,7 @@ def fft_share_kernel(layout, plans, source, maps, spectra, weight, bias, target,
     held_im = np.empty(channels * points, dtype)
     re, im = np.empty(points, dtype), np.empty(points, dtype)
     spare_re, spare_im = np.empty(points, dtype), np.empty(points, dtype)
-    cells = np.empty(cell_count, dtype)
+    peaks = np.empty(peak_count, dtype)
     places = np.empty((2, 0), np.int64)
     values = np.empty((2, 0), dtype)
     counts = np.zeros((2, channels), np.int64)
@@ -421,7 +448,7 @@ def fft_share_kernel(layout, plans, source, maps, spectra, weight, bias, target,
                 x_base = (images[rider] * source.strides[0] + (g * channels + c) * source.strides[1]
                           + part * source.strides[2])
                 gather_block(layout, held, c * points, source, x_base, part, maps, origins[rider])
-                top, low, odd = loudness(layout, held, c * points, cells)
+                top, low, odd = loudness(layout, held, c * points, peaks)
                 largest = max(largest, top)
                 quiet = min(quiet, low) if top > 0 else quiet
                 strange += odd
