@@ -51,6 +51,9 @@ def cost(problem: ConvProblem, machine) -> float:
         rate *= machine.efficiency["fft_out_of_cache"]
     stored = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
     weights = problem.groups * problem.K * problem.C * choice.flops_of_one / rate
+    spectra = problem.K * problem.C * 2 * choice.layout.points * real_dtype(problem).itemsize
+    if spectra > machine.l2:                            # every block reads all spectra of its group anew
+        moved += choice.items * spectra
     return weights + (flops / rate + moved / machine.gather_rate + stored / machine.bandwidth) / threads + (
         3 * machine.call + (machine.parallel_start if threads > 1 else 0))
 
