@@ -104,6 +104,8 @@ def opencv(case: Case, x, weight) -> Run | None:
 def _torch(case: Case, x, weight, channels_last):
     import torch
 
+    if case.function == "convolve" or not case.function.startswith(("conv", "grad.")):
+        return None
     torch.set_num_threads(threads.get_num_threads())
     spatial = x.ndim - 2
     x, weight = torch.from_numpy(x), torch.from_numpy(weight)
@@ -121,8 +123,6 @@ def _torch(case: Case, x, weight, channels_last):
         if name.endswith("_input"):
             return lambda: getattr(torch.nn.grad, name)(options["input_size"], weight, x, padding=options["padding"])
         return lambda: getattr(torch.nn.grad, name)(x, options["weight_size"], weight, padding=options["padding"])
-    if not function.startswith("conv") or function == "convolve":
-        return None
 
     def run():
         with torch.inference_mode():

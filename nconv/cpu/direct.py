@@ -276,7 +276,7 @@ def direct_sums_kernel(layout, sums, buffer, weight, w, extent, rows, columns):
             length += (extent[a] - 1) * layout.strides[a]
         else:
             segments *= extent[a]
-    at_once = min(TAPS_AT_ONCE, layout.plane)
+    at_once = ceil_div_(layout.plane, ceil_div_(layout.plane, TAPS_AT_ONCE))
     chunks = ceil_div_(layout.plane, at_once)
     for chunk in range(chunks * (taps // layout.plane)):
         begin = chunk // chunks * layout.plane

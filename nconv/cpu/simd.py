@@ -186,8 +186,8 @@ def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, 
 
     ``out[o + i ldo + j] += sum over t of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and j < V * lanes.
     `taps` = (t0, t1, t2, t3): all rows take t1 <= t < t2; of two rows the first takes t0 <= t < t1 too, the second
-    t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and `columns` are tuples whose lengths are M and V: types reach the compiler, values do not.
-    The M V sums and V vectors of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel
+    t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and
+    `columns` are tuples whose lengths are M and V: types reach the compiler, values do not. The M V sums and V vectors of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel
     ([M x T] [T x V lanes]).
     """
     M, V = rows.count, columns.count
@@ -274,16 +274,16 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
         at = _pointer(context, builder, sig.args[3], source, s)
         rows = [_load(builder, builder.gep(at, [builder.mul(lds, ir.Constant(_INT, i))]), vector_type, align)
                 for i in range(n)]
+        mask = ir.VectorType(ir.IntType(32), n)
         half = n // 2
         while half:
-            mask = lambda which: ir.Constant(ir.VectorType(ir.IntType(32), n), [         # noqa: E731
-                (j if not j & half else j - half + n) if which == 0 else (j + half if not j & half else j + n)
-                for j in range(n)])                                                      # noqa: B023
+            lower = [j - half + n if j & half else j for j in range(n)]
+            upper = [j + n if j & half else j + half for j in range(n)]
             for i in range(n):
                 if not i & half:
                     a, b = rows[i], rows[i + half]
-                    rows[i] = builder.shuffle_vector(a, b, mask(0))
-                    rows[i + half] = builder.shuffle_vector(a, b, mask(1))
+                    rows[i] = builder.shuffle_vector(a, b, ir.Constant(mask, lower))
+                    rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(mask, upper))
             half //= 2
         for j, row in enumerate(rows):
             _store(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(_INT, j))]), align)
