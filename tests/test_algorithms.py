@@ -65,6 +65,13 @@ def test_other_types(name, dtype):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
+def test_windows_of_more_taps_than_one_chunk(name):
+    for size in ((31, 33), (32, 30)):                    # an odd and an even number of output rows
+        problem = CASES["image-plain"].replace(size=size, kernel=(24, 23))
+        check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_threads_change_nothing(name):
     for case in ("long_signal-plain", "layer-stride", "image-grouped"):
         problem = CASES[case]

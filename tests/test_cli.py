@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from nconv.bench import cases
 from nconv.cli import main
 
 
@@ -37,3 +38,23 @@ def test_a_failure_is_one_line():
     assert result.exit_code == 1
     assert "channels" in result.output
     assert result.output.count("\n") == 1
+
+
+def test_bench_measures_against_rivals(monkeypatch, tmp_path):
+    small = (cases.Case("signal", "tiny", "convolve", (64,), (5,), {"mode": "same"}),
+             cases.Case("image", "tiny", "ndimage.correlate", (9, 8), (3, 3), {"mode": "mirror"}))
+    monkeypatch.setattr(cases, "CASES", small)
+    result = run("bench", "--dtype", "float64", "--methods", "--json", str(tmp_path / "a.json"),
+                 "--rst", str(tmp_path / "a.rst"))
+    assert result.exit_code == 0, result.output
+    records = json.loads((tmp_path / "a.json").read_text())["records"]
+    assert [r["family"] for r in records] == ["signal", "image"]
+    assert {"auto", "direct", "im2col", "fft", "numpy", "scipy.convolve"} <= set(records[0]["seconds"])
+    assert all(r["ratio"] > 0 for r in records)
+    assert "geometric mean" in (tmp_path / "a.rst").read_text()
+
+
+def test_bench_refuses_an_unknown_family():
+    result = run("bench", "--family", "nothing")
+    assert result.exit_code != 0
+    assert "nothing" in result.output

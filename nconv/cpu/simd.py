@@ -187,8 +187,8 @@ def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, 
     ``out[o + i ldo + j] += sum over t of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and j < V * lanes.
     `taps` = (t0, t1, t2, t3): all rows take t1 <= t < t2; of two rows the first takes t0 <= t < t1 too, the second
     t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and
-    `columns` are tuples whose lengths are M and V: types reach the compiler, values do not. The M V sums and V vectors of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel
-    ([M x T] [T x V lanes]).
+    `columns` are tuples whose lengths are M and V: types reach the compiler, values do not. The M V sums and V vectors
+    of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel ([M x T] [T x V lanes]).
     """
     M, V = rows.count, columns.count
     dtype = out.dtype
