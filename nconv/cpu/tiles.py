@@ -6,8 +6,7 @@ from ..geometry import ceil_div, product
 from ..machine import vector_registers
 
 TAPS_AT_ONCE = 512
-"""Taps summed in registers before the sums return to memory: bounds both the weight panel in cache and the length of
-one chain of roundings (the error of a float32 sum grows with its chain)."""
+"""Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
 
 def register_tile(rows: int) -> tuple[tuple, tuple]:
