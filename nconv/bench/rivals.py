@@ -7,6 +7,7 @@ take minutes. Layers go to PyTorch in both memory formats: its users pick one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def scipy_convolve(case: Case, x, weight) -> Run | None:
     return (lambda: scipy.signal.convolve(x, weight, case.options["mode"])) if _same(case) else None
 
 
-def scipy_fftconvolve(case: Case, x, weight) -> Run | None:
-    """scipy.signal.fftconvolve on as many threads as nconv."""
+def _scipy_transforms(name, case, x, weight):
+    """A function of scipy.signal that works by FFT, on as many threads as nconv."""
     import scipy.fft
     import scipy.signal
 
@@ -45,22 +46,7 @@ def scipy_fftconvolve(case: Case, x, weight) -> Run | None:
 
     def run():
         with scipy.fft.set_workers(threads.get_num_threads()):
-            return scipy.signal.fftconvolve(x, weight, **case.options)
-
-    return run
-
-
-def scipy_oaconvolve(case: Case, x, weight) -> Run | None:
-    """scipy.signal.oaconvolve on as many threads as nconv."""
-    import scipy.fft
-    import scipy.signal
-
-    if case.function != "convolve":
-        return None
-
-    def run():
-        with scipy.fft.set_workers(threads.get_num_threads()):
-            return scipy.signal.oaconvolve(x, weight, **case.options)
+            return getattr(scipy.signal, name)(x, weight, **case.options)
 
     return run
 
@@ -101,7 +87,8 @@ def opencv(case: Case, x, weight) -> Run | None:
     return lambda: cv2.filter2D(x, -1, weight, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _torch(case: Case, x, weight, channels_last):
+def _torch(channels_last, case, x, weight):
+    """PyTorch on tensors as NumPy has them, or brought into its fast memory format beforehand."""
     import torch
 
     if case.function == "convolve" or not case.function.startswith(("conv", "grad.")):
@@ -131,25 +118,15 @@ def _torch(case: Case, x, weight, channels_last):
     return run
 
 
-def torch_channels_first(case: Case, x, weight) -> Run | None:
-    """PyTorch on tensors as NumPy has them."""
-    return _torch(case, x, weight, False)
-
-
-def torch_channels_last(case: Case, x, weight) -> Run | None:
-    """PyTorch on tensors that were brought into its fast memory format beforehand."""
-    return _torch(case, x, weight, True)
-
-
 RIVALS: dict[str, Callable[[Case, np.ndarray, np.ndarray], Run | None]] = {
     "scipy.convolve": scipy_convolve,
-    "scipy.fftconvolve": scipy_fftconvolve,
-    "scipy.oaconvolve": scipy_oaconvolve,
+    "scipy.fftconvolve": partial(_scipy_transforms, "fftconvolve"),
+    "scipy.oaconvolve": partial(_scipy_transforms, "oaconvolve"),
     "scipy.ndimage": scipy_ndimage,
     "numpy": numpy_convolve,
     "opencv": opencv,
-    "torch": torch_channels_first,
-    "torch, channels last": torch_channels_last,
+    "torch": partial(_torch, False),
+    "torch, channels last": partial(_torch, True),
 }
 
 
