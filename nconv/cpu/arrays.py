@@ -16,7 +16,7 @@ from ..boundary import FILL
 from ..geometry import ceil_div, share_start
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
-from .simd import copy
+from .simd import copy, lanes_of, transpose_square, vload_even, vstore
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -99,22 +99,27 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
 
     Race-free because each block is written by one thread.
     """
+    lanes = lanes_of(packed)
     blocks = ceil_div_(rows, M)
     items = packed.size // (taps * M)
     for thread in prange(threads):
         for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
             first = item % blocks * M
             source = (item // blocks * rows + first) * taps
-            for t0 in range(0, taps, 64):              # a few lines of the panel stay in cache for all M rows
-                t1 = min(t0 + 64, taps)
-                for i in range(M):
-                    at = item * taps * M + i
-                    if first + i < rows:
-                        for t in range(t0, t1):
-                            packed[at + t * M] = weight[source + i * taps + t]
-                    else:
-                        for t in range(t0, t1):
-                            packed[at + t * M] = 0
+            at = item * taps * M
+            filled = min(M, rows - first)
+            squares = filled // lanes * lanes if M % lanes == 0 else 0
+            for t0 in range(0, taps, lanes):           # a few lines of the panel stay in cache for all its rows
+                t1 = min(t0 + lanes, taps)
+                whole = squares if t1 - t0 == lanes else 0
+                for i in range(0, whole, lanes):
+                    transpose_square(packed, at + t0 * M + i, M, weight, source + i * taps + t0, taps)
+                for i in range(whole, filled):
+                    for t in range(t0, t1):
+                        packed[at + t * M + i] = weight[source + i * taps + t]
+                for t in range(t0, t1):
+                    for i in range(filled, M):
+                        packed[at + t * M + i] = 0
 
 
 class Maps(NamedTuple):
@@ -139,34 +144,57 @@ def flat_maps(problem: ConvProblem) -> Maps:
 
 
 @kernel
-def gather_row(buffer, at, count, x, base, step, maps, part, u, du):
+def inner_range(maps, u, du, count):
+    """(first, last): positions u + i du with first <= i < last of the last axis run through the input evenly."""
+    first, last = maps.inner[0] - u, maps.inner[1] - u
+    if du > 1:                                         # a division costs as much as copying a short row
+        first, last = ceil_div_(first, du), ceil_div_(last, du)
+    first = min(max(first, 0), count)
+    return first, min(max(last, first), count)
+
+
+@kernel
+def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
     """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
 
-    `base` is the address of the row in x, or `FILL` where the whole row lies outside; positions at or behind the
-    map's end read the fill value.
+    `base` is the address of the row in x, or `FILL` where the whole row lies outside; `inner` is the `inner_range`.
+    Positions at or behind the map's end read the fill value.
     """
     fill = maps.fill[part]
     if base == FILL:
         for i in range(count):
             buffer[at + i] = fill
         return
+    first, last = inner
     begin = maps.start[maps.start.size - 2] + u
     end = maps.start[maps.start.size - 1]
-    first, last = maps.inner[0] - u, maps.inner[1] - u
-    if du > 1:                                         # a division costs as much as copying a short row
-        first, last = ceil_div_(first, du), ceil_div_(last, du)
-    first = min(max(first, 0), count)
-    last = min(max(last, first), count)
     for i in range(first):
         j = maps.index[begin + i * du] if begin + i * du < end else FILL
         buffer[at + i] = x[base + j * step] if j != FILL else fill
-    if last > first:
-        source = base + maps.index[begin + first * du] * step
-        if step * du == 1:
-            copy(buffer, at + first, x, source, last - first)
-        else:
-            for i in range(last - first):
-                buffer[at + first + i] = x[source + i * step * du]
     for i in range(last, count):
         j = maps.index[begin + i * du] if begin + i * du < end else FILL
         buffer[at + i] = x[base + j * step] if j != FILL else fill
+    if first == last:
+        return
+    source = base + maps.index[begin + first * du] * step
+    if step * du == 1:
+        copy(buffer, at + first, x, source, last - first)
+        return
+    lanes = lanes_of(buffer)
+    i = first
+    if step * du == 2:
+        while i + lanes < last:
+            vstore(buffer, at + i, vload_even(x, source + (i - first) * 2))
+            i += lanes
+    while i < last:
+        buffer[at + i] = x[source + (i - first) * step * du]
+        i += 1
+
+
+@kernel
+def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, du):
+    """`gather_row` for each row: from ``base + sources[row]``, or `FILL`, to ``at + targets[row]``."""
+    inner = inner_range(maps, u, du, count)
+    for row in range(rows):
+        gather_row(buffer, at + targets[row], count, x, FILL if sources[row] == FILL else base + sources[row], step,
+                   maps, part, u, du, inner)

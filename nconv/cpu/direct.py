@@ -17,7 +17,7 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, flat_maps, gather_row, operand, pack_weight, parts, real_dtype
+from .arrays import bias_vector, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
 from .simd import copy, lanes_of, multiply_tile, splat, vstore
 from .tiles import TAPS_AT_ONCE, even_tile, register_tile, shrink, split_channels
 
@@ -101,6 +101,7 @@ class TileLayout(NamedTuple):
     channel_parts: int         # into how many pieces of work the output channels are split
     channel_stride: int        # of the buffer
     buffer_size: int
+    buffer_rows: int           # of one channel
     row_length: int            # of the sums of one output channel
     flat: int                  # 1: positions run through the whole tile, 0: row by row
     out: np.ndarray            # output extents
@@ -185,7 +186,8 @@ def _choose(problem: ConvProblem) -> _Choice:
         out_parts=parts(p) if p is problem else 2, odd=0 if p is problem else problem.out[-2] % 2,
         plane=offsets.size if p is problem else product(p.kernel[-2:]), lead=0 if p is problem else p.kernel[-1],
         channel_parts=channel_parts, channel_stride=channel_stride,
-        buffer_size=channels * channel_stride + vector + max(strides), row_length=row_length, flat=int(flat),
+        buffer_size=channels * channel_stride + vector + max(strides),
+        buffer_rows=product(counts[:-1]) * product(extent[:-1]), row_length=row_length, flat=int(flat),
         out=vec(p.out), stride=vec(p.stride), tile=vec(tile), grid=vec(grid),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
         phase_stride=vec(phase_strides), strides=vec(strides), sum_strides=vec(sum_strides), offsets=offsets)
@@ -224,21 +226,20 @@ ceil_div_ = compiled(ceil_div)
 
 
 @kernel
-def direct_gather_kernel(layout, buffer, source, x_base, maps, origin, extents):
+def direct_gather_kernel(layout, buffer, targets, sources, source, x_base, maps, origin, extents):
     """Copy a tile's padded input into `buffer`, phase by phase.
 
     Shapes: buffer [channels, phases of each axis, positions of each axis]; `extents` positions of each axis are wanted,
-    the tile's outputs begin at `origin`.
+    the tile's outputs begin at `origin`; `targets` and `sources` say where the rows of a channel lie.
     """
     last = extents.size - 1
-    channels = layout.channels // layout.parts
     rows = 1
     for a in range(last):
         rows *= extents[a] * (layout.phase_start[a + 1] - layout.phase_start[a])
     for row in range(rows):
         rest = row
-        target = 0
-        base = x_base
+        targets[row] = 0
+        sources[row] = 0
         for b in range(last):
             a = last - 1 - b
             position = rest % extents[a]
@@ -248,19 +249,16 @@ def direct_gather_kernel(layout, buffer, source, x_base, maps, origin, extents):
             rest //= width
             u = maps.start[a] + (origin[a] + position) * layout.stride[a] + layout.phases[layout.phase_start[a] + phase]
             j = maps.index[u] if u < maps.start[a + 1] else FILL
-            target += phase * layout.phase_stride[a] + position * layout.strides[a]
-            base = FILL if base == FILL or j == FILL else base + j * source.strides[3 + a]
+            targets[row] += phase * layout.phase_stride[a] + position * layout.strides[a]
+            sources[row] = FILL if sources[row] == FILL or j == FILL else sources[row] + j * source.strides[3 + a]
+    for c in range(layout.channels):
+        part = c % layout.parts
+        base = x_base + c // layout.parts * source.strides[1] + part * source.strides[2]
         for phase in range(layout.phase_start[last + 1] - layout.phase_start[last]):
             u = origin[last] * layout.stride[last] + layout.phases[layout.phase_start[last] + phase]
-            at = target + phase * layout.phase_stride[last]
-            for c in range(channels):
-                for part in range(layout.parts):
-                    row_base = base
-                    if base != FILL:
-                        row_base += c * source.strides[1] + part * source.strides[2]
-                    gather_row(buffer, at, extents[last], source.flat, row_base, source.strides[3 + last], maps, part,
-                               u, layout.stride[last])
-                    at += layout.channel_stride
+            gather_rows(buffer, c * layout.channel_stride + phase * layout.phase_stride[last], targets, rows,
+                        extents[last], source.flat, base, sources, source.strides[3 + last], maps, part, u,
+                        layout.stride[last])
 
 
 @kernel
@@ -343,6 +341,8 @@ def direct_share_kernel(layout, source, maps, weight, bias, target, rows, column
     origin = np.empty(rank, np.int64)
     extent = np.empty(rank, np.int64)
     wanted = np.empty(rank, np.int64)
+    row_targets = np.empty(layout.buffer_rows, np.int64)
+    row_sources = np.empty(layout.buffer_rows, np.int64)
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
         channel_part = item % layout.channel_parts
         rest = item // layout.channel_parts
@@ -356,7 +356,7 @@ def direct_share_kernel(layout, source, maps, weight, bias, target, rows, column
         g = rest % layout.groups
         n = rest // layout.groups
         x_base = n * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
-        direct_gather_kernel(layout, buffer, source, x_base, maps, origin, wanted)
+        direct_gather_kernel(layout, buffer, row_targets, row_sources, source, x_base, maps, origin, wanted)
         for block in range(share_start_(blocks, layout.channel_parts, channel_part),
                            share_start_(blocks, layout.channel_parts, channel_part + 1)):
             for i in range(M):

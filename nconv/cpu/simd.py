@@ -88,6 +88,22 @@ def vload(typingctx, array, index):
 
 
 @intrinsic
+def vload_even(typingctx, array, index):
+    """Every other element of array[index:], as many as a vector holds; reads the one behind the last of them too."""
+    vec = _vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        vector_type = context.get_value_type(vec)
+        low, high = (_load(builder, builder.gep(pointer, [ir.Constant(_INT, i)]), vector_type,
+                           array.dtype.bitwidth // 8) for i in (0, vec.n))
+        even = ir.Constant(ir.VectorType(ir.IntType(32), vec.n), [2 * i for i in range(vec.n)])
+        return builder.shuffle_vector(low, high, even)
+
+    return vec(array, types.intp), codegen
+
+
+@intrinsic
 def vstore(typingctx, array, index, value):
     """Write a vector to array[index:]."""
 
@@ -180,77 +196,125 @@ def lanes_of(typingctx, array):
     return types.intp(array), lambda context, builder, sig, args: ir.Constant(_INT, vec.n)
 
 
+def _tap_loop(builder, vec, sums, rows, first, end, operands):
+    """The sums after the taps first <= t < end: ``sums[i, j] += scalar of row i * vector of column j`` for `rows`.
+
+    ``operands(t)`` gives a function from a row to the address of its scalar, and the vectors of the columns.
+    """
+    chosen = [(i, j) for i, j in sums if i in rows]
+    entry = builder.block
+    loop = builder.append_basic_block("taps")
+    done = builder.append_basic_block("taps.done")
+    builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
+
+    builder.position_at_end(loop)
+    t = builder.phi(_INT)
+    running = {n: builder.phi(sums[n].type) for n in chosen}
+    address, columns = operands(t)
+    following = builder.add(t, ir.Constant(_INT, 1))
+    after = dict(sums)
+    for i in rows:
+        scalar = _splat(builder, builder.load(address(i)), vec.n)
+        for j, column in enumerate(columns):
+            after[i, j] = _multiply_add(builder, vec.dtype, scalar, column, running[i, j])
+    builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+    t.add_incoming(first, entry)
+    t.add_incoming(following, loop)
+
+    builder.position_at_end(done)
+    for n in chosen:
+        running[n].add_incoming(sums[n], entry)
+        running[n].add_incoming(after[n], loop)
+        result = builder.phi(sums[n].type)
+        result.add_incoming(sums[n], entry)
+        result.add_incoming(after[n], loop)
+        after[n] = result
+    return after
+
+
 @intrinsic
 def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, columns):
-    """The one micro-kernel of the library: a register tile of sums over taps of shifted vectors.
+    """A register tile of sums over taps of shifted vectors: rows are output channels, columns run along positions.
 
     ``out[o + i ldo + j] += sum over t of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and j < V * lanes.
     `taps` = (t0, t1, t2, t3): all rows take t1 <= t < t2; of two rows the first takes t0 <= t < t1 too, the second
     t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and
     `columns` are tuples whose lengths are M and V: types reach the compiler, values do not. The M V sums and V vectors
-    of x live in registers; with ``offsets[t] = t * ldx`` this is a GEMM's inner kernel ([M x T] [T x V lanes]).
+    of x live in registers.
     """
     M, V = rows.count, columns.count
-    dtype = out.dtype
-    align = dtype.bitwidth // 8
-    vec = _vec(dtype)
+    vec = _vec(out.dtype)
+    align = vec.dtype.bitwidth // 8
     sig = types.void(out, types.intp, types.intp, x, types.intp, offsets, weight, types.intp, taps, rows,
                      columns)
 
     def codegen(context, builder, sig, args):
         out, o, ldo, x, p, offsets, weight, w, taps, _, _ = args
-        bounds = cgutils.unpack_tuple(builder, taps, 4)
+        t0, t1, t2, t3 = cgutils.unpack_tuple(builder, taps, 4)
         vector_type = context.get_value_type(vec)
         const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
         out_base = _pointer(context, builder, sig.args[0], out, o)
         x_base = _pointer(context, builder, sig.args[3], x, p)
         offset_base = _pointer(context, builder, sig.args[5], offsets, const(0))
         weight_base = _pointer(context, builder, sig.args[6], weight, w)
-        targets = [builder.gep(builder.gep(out_base, [builder.mul(ldo, const(i))]), [const(j * vec.n)])
-                   for i in range(M) for j in range(V)]
+        targets = {(i, j): builder.gep(builder.gep(out_base, [builder.mul(ldo, const(i))]), [const(j * vec.n)])
+                   for i in range(M) for j in range(V)}
 
-        def add_taps(sums, first, end, rows):
-            """`sums` after the taps from `first` to `end` of some rows."""
-            entry = builder.block
-            loop = builder.append_basic_block("taps")
-            done = builder.append_basic_block("taps.done")
-            builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
-
-            builder.position_at_end(loop)
-            t = builder.phi(_INT)
-            t.add_incoming(first, entry)
-            running = {i * V + j: builder.phi(vector_type) for i in rows for j in range(V)}
+        def operands(t):
             x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
             weight_tap = builder.gep(weight_base, [builder.mul(t, const(M))])
-            columns = [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)]
-            following = builder.add(t, const(1))
-            t.add_incoming(following, loop)
-            after = list(sums)
-            for i in rows:
-                scalar = _splat(builder, builder.load(builder.gep(weight_tap, [const(i)])), vec.n)
-                for j in range(V):
-                    after[i * V + j] = _multiply_add(builder, dtype, scalar, columns[j], running[i * V + j])
-            for n, phi in running.items():
-                phi.add_incoming(sums[n], entry)
-                phi.add_incoming(after[n], loop)
-            builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+            return (lambda i: builder.gep(weight_tap, [const(i)]),
+                    [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)])
 
-            builder.position_at_end(done)
-            for n in running:
-                result = builder.phi(vector_type)
-                result.add_incoming(sums[n], entry)
-                result.add_incoming(after[n], loop)
-                after[n] = result
-            return after
+        sums = {n: _load(builder, target, vector_type, align) for n, target in targets.items()}
+        if M == 2:
+            sums = _tap_loop(builder, vec, sums, (0,), t0, t1, operands)
+        sums = _tap_loop(builder, vec, sums, range(M), t1, t2, operands)
+        if M == 2:
+            sums = _tap_loop(builder, vec, sums, (1,), t2, t3, operands)
+        for n, target in targets.items():
+            _store(builder, sums[n], target, align)
+        return context.get_dummy_value()
 
-        sums = [_load(builder, target, vector_type, align) for target in targets]
-        if M == 2:
-            sums = add_taps(sums, bounds[0], bounds[1], (0,))
-        sums = add_taps(sums, bounds[1], bounds[2], range(M))
-        if M == 2:
-            sums = add_taps(sums, bounds[2], bounds[3], (1,))
-        for target, value in zip(targets, sums, strict=True):
-            _store(builder, value, target, align)
+    return sig, codegen
+
+
+@intrinsic
+def multiply_patches(typingctx, out, o, x, starts, p, offsets, weight, w, taps, rows, columns):
+    """A register tile of a matrix product [patches x taps] [taps x channels]: columns run along output channels.
+
+    ``out[o + i V lanes + j] += sum over t < taps of x[starts[p + i] + offsets[t]] * weight[w + t V lanes + j]`` for
+    i < M and j < V * lanes. The patches are never stored: one table says where each begins, one where its taps lie.
+    `rows` and `columns` as in `multiply_tile`.
+    """
+    M, V = rows.count, columns.count
+    vec = _vec(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    sig = types.void(out, types.intp, x, starts, types.intp, offsets, weight, types.intp, types.intp, rows, columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, x, starts, p, offsets, weight, w, taps, _, _ = args
+        vector_type = context.get_value_type(vec)
+        const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
+        out_base = _pointer(context, builder, sig.args[0], out, o)
+        start_base = _pointer(context, builder, sig.args[3], starts, p)
+        offset_base = _pointer(context, builder, sig.args[5], offsets, const(0))
+        weight_base = _pointer(context, builder, sig.args[6], weight, w)
+        patches = [_pointer(context, builder, sig.args[2], x, builder.load(builder.gep(start_base, [const(i)])))
+                   for i in range(M)]
+        targets = {(i, j): builder.gep(out_base, [const((i * V + j) * vec.n)]) for i in range(M) for j in range(V)}
+
+        def operands(t):
+            offset = builder.load(builder.gep(offset_base, [t]))
+            weight_tap = builder.gep(weight_base, [builder.mul(t, const(V * vec.n))])
+            return (lambda i: builder.gep(patches[i], [offset]),
+                    [_load(builder, builder.gep(weight_tap, [const(j * vec.n)]), vector_type, align)
+                     for j in range(V)])
+
+        sums = {n: _load(builder, target, vector_type, align) for n, target in targets.items()}
+        sums = _tap_loop(builder, vec, sums, range(M), const(0), taps, operands)
+        for n, target in targets.items():
+            _store(builder, sums[n], target, align)
         return context.get_dummy_value()
 
     return sig, codegen

@@ -16,7 +16,7 @@ import numpy as np
 from ...boundary import FILL
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, kernel, parallel_kernel, prange
-from ..arrays import gather_row
+from ..arrays import gather_row, inner_range
 from ..simd import lanes_of, larger_magnitude, largest_lane, splat, vload, vstore
 from .transforms import Transform, forward, inverse, transpose
 
@@ -220,6 +220,8 @@ def gather_block(layout, buffer, at, source, x_base, part, maps, origin):
     rank = layout.shape.size
     last = rank - 1
     columns = layout.shape[last]
+    end = max(min(columns, maps.start[last + 1] - maps.start[last] - origin[last]), 0)
+    inner = inner_range(maps, origin[last], 1, end)
     for row in range(layout.points // columns):
         rest = row
         base = x_base
@@ -233,12 +235,11 @@ def gather_block(layout, buffer, at, source, x_base, part, maps, origin):
             elif base != FILL:
                 j = maps.index[u]
                 base = FILL if j == FILL else base + j * source.strides[3 + a]
-        end = min(columns, maps.start[last + 1] - maps.start[last] - origin[last])
-        if outside:
-            end = 0
-        gather_row(buffer, at + row * columns, end, source.flat, base, source.strides[3 + last], maps, part,
-                   origin[last], 1)
-        buffer[at + row * columns + max(end, 0):at + (row + 1) * columns] = 0
+        begin = at + row * columns
+        if not outside:
+            gather_row(buffer, begin, end, source.flat, base, source.strides[3 + last], maps, part, origin[last], 1,
+                       inner)
+        buffer[begin + (0 if outside else end):begin + columns] = 0
 
 
 @kernel
