@@ -9,6 +9,7 @@ small images. Taps go chunk by chunk of input channels, so that buffer, weight p
 from __future__ import annotations
 
 from functools import lru_cache
+from math import lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
-from .simd import copy, lanes_of, multiply_patches, transpose_square, vload, vstore
-from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, shrink, split_channels
+from .simd import copy, lanes_of, multiply_patches, prefetch, transpose_square, vload, vstore
+from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -28,8 +29,9 @@ NAME = "im2col"
 SUPPORTS = "every problem, every dtype; integers exactly"
 REFERENCE = ("Chellapilla, Puri, Simard 2006, High Performance Convolutional Neural Networks for Document Processing; "
              "tables in place of patches after Dukhan 2019, The Indirect Convolution Algorithm (arXiv 1907.02129)")
-_BUFFER_BYTES = 256 * 1024     # of one thread's gathered tile
-_SUMS_BYTES = 256 * 1024       # of one thread's sums
+_BUFFER_BYTES = 512 * 1024     # of one thread's gathered tile
+_SUMS_BYTES = 256 * 1024       # of one thread's sums, where they are kept from one chunk of channels to the next
+_GROUP = 96                    # positions, at most about so many, that are summed and stored at once
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -78,7 +80,7 @@ class PatchLayout(NamedTuple):
     window: int                # taps of one channel
     chunk: int                 # channels that are gathered and summed at once
     channel_parts: int         # into how many pieces of work the output channels are split
-    slots: int                 # blocks of output channels whose sums are kept between the chunks
+    group: int                 # positions that are summed and stored at once
     positions: int             # output positions of a full tile, of all its images
     rows: int                  # of the padded input under a full tile
     image_stride: int          # of the buffer
@@ -112,8 +114,11 @@ def _choose(problem: ConvProblem) -> _Choice:
     p = problem
     itemsize = real_dtype(p).itemsize
     channels, out_channels, window = p.C * parts(p), p.K * parts(p), product(p.kernel)
-    rows, columns = channel_tile(out_channels, simd.lanes(real_dtype(p)))
-    vector = len(columns) * simd.lanes(real_dtype(p))
+    lanes = simd.lanes(real_dtype(p))
+    rows, columns = channel_tile(out_channels, p.N * p.positions, lanes)
+    vector = len(columns) * lanes
+    unit = lcm(len(rows), lanes)
+    group = unit * max(_GROUP // unit, 1)
     blocks = ceil_div(out_channels, vector)
     chunks = min(max(channels * window // TAPS_AT_ONCE, 1), channels)
     chunk = even_tile(channels, ceil_div(channels, chunks))
@@ -124,18 +129,19 @@ def _choose(problem: ConvProblem) -> _Choice:
     def extents(tile):
         return [(n - 1) * s // step + r for n, s, step, r in zip(tile, p.stride, steps, reach, strict=True)]
 
+    def sums(tile):
+        return group if chunk == channels else blocks * round_up(product(tile), group)
+
     def small(tile):
-        images, *tile = tile
-        pieces = p.groups * ceil_div(p.N, images) * product(map(ceil_div, p.out, tile))
-        positions = images * product(tile)
-        slots = blocks if chunk < channels else 1
-        return positions <= len(rows) or (
-            images * chunk * product(extents(tile)) * itemsize <= _BUFFER_BYTES
-            and positions * slots * vector * itemsize <= _SUMS_BYTES and pieces * blocks >= p.threads)
+        images, *inner = tile
+        pieces = p.groups * product(map(ceil_div, everything, tile))
+        return product(tile) <= len(rows) or (
+            images * chunk * product(extents(inner)) * itemsize <= _BUFFER_BYTES
+            and (chunk == channels or sums(tile) * vector * itemsize <= _SUMS_BYTES) and pieces * blocks >= p.threads)
 
     everything = (p.N, *p.out)
     tile = shrink(everything, (1e-9, *(r / s for r, s in zip(reach, p.stride, strict=True))), small)
-    images, *tile = (even_tile(n, t) for n, t in zip(everything, tile, strict=True))
+    images, *tile = share_tiles(everything, tile, p.groups * blocks, p.threads)
     extent = extents(tile)
     pieces = p.groups * ceil_div(p.N, images) * product(map(ceil_div, p.out, tile))
     channel_parts = split_channels(pieces, blocks, p.threads)
@@ -150,14 +156,13 @@ def _choose(problem: ConvProblem) -> _Choice:
     for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
         offsets = (offsets[:, None] + np.arange(k) * d * stride).ravel()
     positions = images * product(tile)
-    slots = ceil_div(blocks, channel_parts) if chunk < channels else 1
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     layout = PatchLayout(
         groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p), window=window, chunk=chunk,
-        channel_parts=channel_parts, slots=slots, positions=positions, rows=images * product(extent[:-1]),
+        channel_parts=channel_parts, group=group, positions=positions, rows=images * product(extent[:-1]),
         image_stride=image_stride,
         channel_stride=channel_stride, pixels=int(p.channels_last), buffer_size=images * image_stride,
-        sums_size=(slots * round_up(positions, len(rows)) + simd.lanes(real_dtype(p))) * vector,
+        sums_size=(sums((images, *tile)) + lanes) * vector,
         out=vec(everything), tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps),
         strides=vec(strides), jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
         offsets=offsets)
@@ -264,10 +269,31 @@ def im2col_starts_kernel(layout, starts, extent):
 
 
 @kernel
-def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, extent, k0, k1):
-    """Write the output channels k0 <= k < k1 of a tile to their places.
+def im2col_prefetch_kernel(layout, sources, rows, source, base, maps, u, count, c0, c1, part, parts):
+    """Ask for the `part`-th of so many parts of what `im2col_gather_kernel` will copy with these arguments."""
+    last = layout.stride.size - 1
+    step = source.strides[3 + last]
+    line = 64 // source.flat.itemsize
+    first = min(max(u, maps.inner[0]), maps.inner[1] - 1)
+    if first < 0:                                       # an input without elements under the window
+        return
+    base += maps.index[maps.start[last] + first] * step
+    count = min(count * layout.steps[last], maps.inner[1] - first)
+    channels = 1 if layout.pixels else c1 - c0
+    for i in range(share_start_(rows * channels, parts, part), share_start_(rows * channels, parts, part + 1)):
+        at = sources[i % rows]
+        c = c0 + i // rows
+        if at != FILL:
+            at += base + c // layout.parts * source.strides[1]
+            for j in range(0, count * step, line):
+                prefetch(source.flat, at + j)
 
-    Shapes: sums [positions, `vector` channels] from `at` on; where positions lie side by side in the output, squares
+
+@kernel
+def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, extent, k0, k1, p0, p1):
+    """Write the output channels k0 <= k < k1 of the positions p0 <= p < p1 of a tile to their places.
+
+    Shapes: sums [p1 - p0, `vector` channels] from `at` on; where positions lie side by side in the output, squares
     of it are transposed in registers, `square` takes those at the edges.
     """
     last = layout.stride.size - 1
@@ -279,12 +305,11 @@ def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, 
         axis -= 1
         run *= extent[1 + axis]
     step = target.strides[3 + last]
-    rows = extent[0]
-    for a in range(axis):
-        rows *= extent[1 + a]
-    for row in range(rows):
-        rest = row
-        to = base
+    p = p0
+    while p < p1:
+        rest = p // run
+        count = min((rest + 1) * run, p1) - p
+        to = base + p % run * step
         for b in range(axis):
             a = axis - 1 - b
             to += (origin[1 + a] + rest % extent[1 + a]) * target.strides[3 + a]
@@ -292,31 +317,46 @@ def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, 
         to += (origin[0] + rest) * target.strides[0]
         for a in range(axis, last + 1):
             to += origin[1 + a] * target.strides[3 + a]
-        first = at + row * run * vector
+        first = at + (p - p0) * vector
         if layout.parts == 1 and step == 1:
-            for i in range(0, run, lanes):
-                for k in range(k0, k1, lanes):
+            for k in range(k0, k1, lanes):
+                for i in range(0, count, lanes):
                     corner = to + i + k * target.strides[1]
-                    if i + lanes <= run and k + lanes <= k1:
+                    if i + lanes <= count and k + lanes <= k1:
                         transpose_square(target.flat, corner, target.strides[1], sums, first + i * vector + k - k0,
                                          vector)
                     else:
                         transpose_square(square, 0, lanes, sums, first + i * vector + k - k0, vector)
                         for j in range(min(lanes, k1 - k)):
-                            copy(target.flat, corner + j * target.strides[1], square, j * lanes, min(lanes, run - i))
+                            copy(target.flat, corner + j * target.strides[1], square, j * lanes, min(lanes, count - i))
         elif target.strides[1] == layout.parts:
-            for i in range(run):
+            for i in range(count):
                 copy(target.flat, to + i * step + k0, sums, first + i * vector, k1 - k0)
         else:
             for k in range(k0, k1):
                 corner = to + k // layout.parts * target.strides[1] + k % layout.parts * target.strides[2]
-                for i in range(run):
+                for i in range(count):
                     target.flat[corner + i * step] = sums[first + i * vector + k - k0]
+        p += count
+
+
+@kernel
+def im2col_place_kernel(layout, item, origin, extent):
+    """Set a piece of work's first output position and extents, images first; returns (channel part, group)."""
+    axes = layout.tile.size
+    rest = item
+    for b in range(axes):
+        a = axes - 1 - b
+        count = ceil_div_(layout.out[a], layout.tile[a])
+        origin[a] = rest % count * layout.tile[a]
+        rest //= count
+        extent[a] = min(layout.tile[a], layout.out[a] - origin[a])
+    return rest // layout.groups, rest % layout.groups  # parts are slowest: a thread keeps to its part of the weight
 
 
 @kernel
 def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
-    """One thread's share of the tiles: gather, multiply, store.
+    """One thread's share of the tiles: gather, multiply, store; while it multiplies, it asks for what comes next.
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
     [groups, blocks of output channels, taps, channels of a block]; bias [groups, blocks, channels of a block].
@@ -326,11 +366,11 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     vector = lanes * len(columns)
     blocks = ceil_div_(layout.out_channels, vector)
     axes = layout.tile.size
-    tiles = 1
+    last = axes - 2
+    items = layout.channel_parts * layout.groups
     for a in range(axes):
-        tiles *= ceil_div_(layout.out[a], layout.tile[a])
-    items = layout.channel_parts * layout.groups * tiles
-    buffer = np.zeros(layout.buffer_size, source.flat.dtype)
+        items *= ceil_div_(layout.out[a], layout.tile[a])
+    buffer = np.empty(layout.buffer_size, source.flat.dtype)
     sums = np.empty(layout.sums_size, source.flat.dtype)
     square = np.empty(lanes * lanes, source.flat.dtype)
     starts = np.zeros(layout.positions + M, np.int64)
@@ -338,44 +378,60 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     row_sources = np.empty(layout.rows, np.int64)
     origin = np.empty(axes, np.int64)
     extent = np.empty(axes, np.int64)
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-        rest = item
+    end = share_start_(items, threads, thread + 1)
+    for item in range(share_start_(items, threads, thread), end):
+        channel_part, g = im2col_place_kernel(layout, item, origin, extent)
         positions = 1
-        for b in range(axes):
-            a = axes - 1 - b
-            count = ceil_div_(layout.out[a], layout.tile[a])
-            origin[a] = rest % count * layout.tile[a]
-            rest //= count
-            extent[a] = min(layout.tile[a], layout.out[a] - origin[a])
+        for a in range(axes):
             positions *= extent[a]
-        g = rest % layout.groups
-        channel_part = rest // layout.groups            # slowest: a thread keeps to its part of the weight
         block0 = share_start_(blocks, layout.channel_parts, channel_part)
         block1 = share_start_(blocks, layout.channel_parts, channel_part + 1)
-        rows_of_tile = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, origin, extent)
-        count = (extent[axes - 1] - 1) * layout.stride[axes - 2] // layout.steps[axes - 2] + layout.reach[axes - 2]
         im2col_starts_kernel(layout, starts, extent)
         starts[positions:positions + M] = 0             # rows beyond the last position: computed, never stored
-        x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
+        y_origin, y_extent = origin.copy(), extent.copy()
         y_base = g * (layout.out_channels // layout.parts) * target.strides[1]
+        tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, origin, extent)
         for c0 in range(0, layout.channels, layout.chunk):
             c1 = min(c0 + layout.chunk, layout.channels)
-            im2col_gather_kernel(layout, buffer, row_targets, row_sources, rows_of_tile, source, x_base, maps,
-                                 origin[axes - 1] * layout.stride[axes - 2], count, c0, c1)
+            x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
+            count = (extent[last + 1] - 1) * layout.stride[last] // layout.steps[last] + layout.reach[last]
+            u = origin[last + 1] * layout.stride[last]
+            im2col_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, u, count,
+                                 c0, c1)
+            next0, next1 = c1, min(c1 + layout.chunk, layout.channels)
+            if c1 == layout.channels and item + 1 < end:
+                next0, next1 = 0, layout.chunk
+                _, g_next = im2col_place_kernel(layout, item + 1, origin, extent)
+                tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, origin, extent)
+                x_base = origin[0] * source.strides[0] + g_next * (
+                    layout.channels // layout.parts) * source.strides[1]
+                count = (extent[last + 1] - 1) * layout.stride[last] // layout.steps[last] + layout.reach[last]
+                u = origin[last + 1] * layout.stride[last]
+            taps = (c1 - c0) * layout.window
+            turn = 0
+            turns = (block1 - block0) * ceil_div_(positions, layout.group)
             for block in range(block0, block1):
-                at = (block - block0) % layout.slots * round_up_(positions, M) * vector
-                if c0 == 0:
-                    for j in range(0, vector, lanes):
-                        start = vload(bias, (g * blocks + block) * vector + j)
-                        for p in range(round_up_(positions, M)):
-                            vstore(sums, at + p * vector + j, start)
                 w = ((g * blocks + block) * layout.channels + c0) * layout.window * vector
-                for p in range(0, positions, M):
-                    multiply_patches(sums, at + p * vector, buffer, starts, p, layout.offsets, weight, w,
-                                     (c1 - c0) * layout.window, rows, columns)
-                if c1 == layout.channels:
-                    im2col_store_kernel(layout, sums, at, vector, square, target, y_base, origin, extent,
-                                        block * vector, min((block + 1) * vector, layout.out_channels))
+                for p0 in range(0, positions, layout.group):
+                    p1 = min(p0 + layout.group, positions)
+                    at = 0
+                    if layout.chunk < layout.channels:
+                        at = ((block - block0) * round_up_(positions, layout.group) + p0) * vector
+                    if c0 == 0:
+                        for j in range(0, vector, lanes):
+                            start = vload(bias, (g * blocks + block) * vector + j)
+                            for i in range(round_up_(p1 - p0, M)):
+                                vstore(sums, at + i * vector + j, start)
+                    for i in range(0, p1 - p0, M):
+                        multiply_patches(sums, at + i * vector, buffer, starts, p0 + i, layout.offsets, weight, w,
+                                         taps, rows, columns)
+                    if next0 < next1:
+                        im2col_prefetch_kernel(layout, row_sources, tile_rows, source, x_base, maps, u, count, next0,
+                                               next1, turn, turns)
+                    turn += 1
+                    if c1 == layout.channels:
+                        im2col_store_kernel(layout, sums, at, vector, square, target, y_base, y_origin, y_extent,
+                                            block * vector, min((block + 1) * vector, layout.out_channels), p0, p1)
 
 
 @parallel_kernel

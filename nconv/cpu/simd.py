@@ -20,6 +20,7 @@ from ..machine import vector_bytes
 
 _FAST = ("contract", "nsz")       # no NaN or infinity is assumed away
 _INT = ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
 
 
 def lanes(dtype) -> int:
@@ -113,6 +114,21 @@ def vstore(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of array[index], which is read soon, in the second level; any address is harmless."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.bitcast(_pointer(context, builder, sig.args[0], args[0], args[1]), _BYTES)
+        flag = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [_BYTES, flag, flag, flag]), "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, flag(0), flag(2), flag(1)])        # a read, of data, for the second level
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
 
 
 @intrinsic

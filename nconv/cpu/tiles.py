@@ -26,20 +26,36 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
     return (0,) * shape[0], (0,) * shape[1]
 
 
-def channel_tile(channels: int, lanes: int) -> tuple[tuple, tuple]:
+def channel_tile(channels: int, positions: int, lanes: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M positions and V vectors of channels, for `multiply_patches`.
 
-    The V whose blocks waste the fewest channels, of equals the largest; all reach the same rate on one FMA a cycle
-    (measured: 116 of 121 GFLOP/s), a small V loads more. M addresses must fit the general registers.
+    The shape that wastes the least at the ends of channels and positions, of equals the largest V; all reach the same
+    rate on one FMA a cycle (measured: 115 GFLOP/s), a small V loads more. M addresses must fit the general registers.
     """
     shapes = {4: 6, 3: 8, 2: 10, 1: 12} if vector_registers() == 32 else {3: 4, 2: 6, 1: 10}
-    V = min(shapes, key=lambda v: (round_up(channels, v * lanes), -v))
+    V = min(shapes, key=lambda v: (round_up(channels, v * lanes) * round_up(positions, shapes[v]), -v))
     return (0,) * shapes[V], (0,) * V
 
 
 def split_channels(items: int, blocks: int, threads: int) -> int:
     """Into how many parts the blocks of output channels are split so that every thread has work."""
     return 1 if items >= threads else min(blocks, ceil_div(threads, max(items, 1)))
+
+
+def share_tiles(extents: tuple[int, ...], tile: list[int], blocks: int, threads: int) -> list[int]:
+    """Even tiles, no larger than `tile`, so many that the threads get equal shares where they get but a few.
+
+    `blocks` is the number of pieces of work for each tile.
+    """
+    tile = list(map(even_tile, extents, tile))
+    counts = list(map(ceil_div, extents, tile))
+    if blocks * product(counts) % threads == 0 or product(counts) > 8 * threads:
+        return tile
+    for axis, (extent, count) in enumerate(zip(extents, counts, strict=True)):
+        cut = ceil_div(extent, round_up(count, threads))
+        if ceil_div(extent, cut) % threads == 0:
+            return [*tile[:axis], cut, *tile[axis + 1:]]
+    return tile
 
 
 def even_tile(extent: int, tile: int) -> int:
@@ -50,12 +66,12 @@ def even_tile(extent: int, tile: int) -> int:
 def shrink(tile: list[int], window: tuple[int, ...], stop) -> list[int]:
     """Halve a tile's axes, the one that is longest beside its window first, until `stop(tile)`.
 
-    The last axis is the one that vectors run along: it counts a quarter.
+    The last axis is the one that memory runs along: it counts a sixteenth.
     """
     tile = list(tile)
     while product(tile) > 1 and not stop(tile):
         weight = [n / w if n > 1 else 0 for n, w in zip(tile, window, strict=True)]
-        weight[-1] /= 4
+        weight[-1] /= 16
         axis = max(range(len(tile)), key=weight.__getitem__)
         tile[axis] = ceil_div(tile[axis], 2)
     return tile
