@@ -19,8 +19,9 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
-from .simd import copy, lanes_of, multiply_patches, prefetch, transpose_square, vload, vstore
+from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
+from .micro import multiply_patches
+from .simd import copy, lanes_of, prefetch, transpose_square
 from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -361,6 +362,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
     [groups, blocks of output channels, taps, channels of a block]; bias [groups, blocks, channels of a block].
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     M = len(rows)
     lanes = lanes_of(source.flat)
     vector = lanes * len(columns)
@@ -417,14 +419,9 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                     at = 0
                     if layout.chunk < layout.channels:
                         at = ((block - block0) * round_up_(positions, layout.group) + p0) * vector
-                    if c0 == 0:
-                        for j in range(0, vector, lanes):
-                            start = vload(bias, (g * blocks + block) * vector + j)
-                            for i in range(round_up_(p1 - p0, M)):
-                                vstore(sums, at + i * vector + j, start)
                     for i in range(0, p1 - p0, M):
-                        multiply_patches(sums, at + i * vector, buffer, starts, p0 + i, layout.offsets, weight, w,
-                                         taps, rows, columns)
+                        multiply_patches(sums, at + i * vector, c0 > 0, bias, (g * blocks + block) * vector, buffer,
+                                         starts, p0 + i, layout.offsets, weight, w, taps, rows, columns)
                     if next0 < next1:
                         im2col_prefetch_kernel(layout, row_sources, tile_rows, source, x_base, maps, u, count, next0,
                                                next1, turn, turns)

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from ..machine import vector_bytes
 
 _FAST = ("contract", "nsz")       # no NaN or infinity is assumed away
-_INT = ir.IntType(64)
+INT = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 
 
@@ -43,47 +43,58 @@ class _VecModel(PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), fe_type.n))
 
 
-def _vec(dtype):
+def vec_of(dtype):
+    """The machine's vector of a Numba scalar type."""
     return Vec(dtype, vector_bytes() * 8 // dtype.bitwidth)
 
 
-def _pointer(context, builder, array_type, array, index):
+# ------------------------------------------------------------------------------- For those who emit instructions
+
+
+def address_of(context, builder, array_type, array, index):
     """Address of array[index] of a contiguous 1-D array, without a bounds check."""
     data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
     return builder.gep(data, [index])
 
 
-def _load(builder, pointer, vector_type, align):
+def load_vector(builder, pointer, vector_type, align):
+    """The vector at an address of any alignment that the elements have."""
     value = builder.load(builder.bitcast(pointer, vector_type.as_pointer()))
     value.align = align
     return value
 
 
-def _store(builder, value, pointer, align):
+def store_vector(builder, value, pointer, align):
+    """Write a vector to an address of any alignment that the elements have."""
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
 
 
-def _splat(builder, scalar, n):
+def broadcast(builder, scalar, n):
+    """The vector of n equal lanes."""
     vector_type = ir.VectorType(scalar.type, n)
     undefined = ir.Constant(vector_type, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
 
 
-def _multiply_add(builder, dtype, a, b, c):
+def multiply_add(builder, dtype, a, b, c):
+    """a b + c, fused where the machine can."""
     if isinstance(dtype, types.Float):
         return builder.fadd(builder.fmul(a, b, flags=_FAST), c, flags=_FAST)
     return builder.add(builder.mul(a, b), c)
 
 
+# ----------------------------------------------------------------------------------------------- For kernels
+
+
 @intrinsic
 def vload(typingctx, array, index):
     """The vector at array[index:]; `array` is 1-D and contiguous, no alignment is needed."""
-    vec = _vec(array.dtype)
+    vec = vec_of(array.dtype)
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
-        return _load(builder, pointer, context.get_value_type(vec), array.dtype.bitwidth // 8)
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
+        return load_vector(builder, pointer, context.get_value_type(vec), array.dtype.bitwidth // 8)
 
     return vec(array, types.intp), codegen
 
@@ -91,12 +102,12 @@ def vload(typingctx, array, index):
 @intrinsic
 def vload_even(typingctx, array, index):
     """Every other element of array[index:], as many as a vector holds; reads the one behind the last of them too."""
-    vec = _vec(array.dtype)
+    vec = vec_of(array.dtype)
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
         vector_type = context.get_value_type(vec)
-        low, high = (_load(builder, builder.gep(pointer, [ir.Constant(_INT, i)]), vector_type,
+        low, high = (load_vector(builder, builder.gep(pointer, [ir.Constant(INT, i)]), vector_type,
                            array.dtype.bitwidth // 8) for i in (0, vec.n))
         even = ir.Constant(ir.VectorType(ir.IntType(32), vec.n), [2 * i for i in range(vec.n)])
         return builder.shuffle_vector(low, high, even)
@@ -109,8 +120,8 @@ def vstore(typingctx, array, index, value):
     """Write a vector to array[index:]."""
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
-        _store(builder, args[2], pointer, array.dtype.bitwidth // 8)
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
+        store_vector(builder, args[2], pointer, array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
@@ -121,7 +132,7 @@ def prefetch(typingctx, array, index):
     """Ask for the cache line of array[index], which is read soon, in the second level; any address is harmless."""
 
     def codegen(context, builder, sig, args):
-        pointer = builder.bitcast(_pointer(context, builder, sig.args[0], args[0], args[1]), _BYTES)
+        pointer = builder.bitcast(address_of(context, builder, sig.args[0], args[0], args[1]), _BYTES)
         flag = ir.IntType(32)
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [_BYTES, flag, flag, flag]), "llvm.prefetch.p0i8")
@@ -138,8 +149,8 @@ def copy(typingctx, target, t, source, s, count):
 
     def codegen(context, builder, sig, args):
         target, t, source, s, count = args
-        cgutils.raw_memcpy(builder, _pointer(context, builder, sig.args[0], target, t),
-                           _pointer(context, builder, sig.args[2], source, s), count,
+        cgutils.raw_memcpy(builder, address_of(context, builder, sig.args[0], target, t),
+                           address_of(context, builder, sig.args[2], source, s), count,
                            sig.args[0].dtype.bitwidth // 8, align=sig.args[0].dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -149,8 +160,8 @@ def copy(typingctx, target, t, source, s, count):
 @intrinsic
 def splat(typingctx, scalar):
     """The vector whose every lane holds `scalar`."""
-    vec = _vec(scalar)
-    return vec(scalar), lambda context, builder, sig, args: _splat(builder, args[0], vec.n)
+    vec = vec_of(scalar)
+    return vec(scalar), lambda context, builder, sig, args: broadcast(builder, args[0], vec.n)
 
 
 def _define_operator(op, float_instruction, int_instruction):
@@ -208,132 +219,8 @@ def largest_lane(typingctx, vector):
 @intrinsic
 def lanes_of(typingctx, array):
     """`lanes` of an array's type, a constant in the kernel."""
-    vec = _vec(array.dtype)
-    return types.intp(array), lambda context, builder, sig, args: ir.Constant(_INT, vec.n)
-
-
-def _tap_loop(builder, vec, sums, rows, first, end, operands):
-    """The sums after the taps first <= t < end: ``sums[i, j] += scalar of row i * vector of column j`` for `rows`.
-
-    ``operands(t)`` gives a function from a row to the address of its scalar, and the vectors of the columns.
-    """
-    chosen = [(i, j) for i, j in sums if i in rows]
-    entry = builder.block
-    loop = builder.append_basic_block("taps")
-    done = builder.append_basic_block("taps.done")
-    builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
-
-    builder.position_at_end(loop)
-    t = builder.phi(_INT)
-    running = {n: builder.phi(sums[n].type) for n in chosen}
-    address, columns = operands(t)
-    following = builder.add(t, ir.Constant(_INT, 1))
-    after = dict(sums)
-    for i in rows:
-        scalar = _splat(builder, builder.load(address(i)), vec.n)
-        for j, column in enumerate(columns):
-            after[i, j] = _multiply_add(builder, vec.dtype, scalar, column, running[i, j])
-    builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
-    t.add_incoming(first, entry)
-    t.add_incoming(following, loop)
-
-    builder.position_at_end(done)
-    for n in chosen:
-        running[n].add_incoming(sums[n], entry)
-        running[n].add_incoming(after[n], loop)
-        result = builder.phi(sums[n].type)
-        result.add_incoming(sums[n], entry)
-        result.add_incoming(after[n], loop)
-        after[n] = result
-    return after
-
-
-@intrinsic
-def multiply_tile(typingctx, out, o, ldo, x, p, offsets, weight, w, taps, rows, columns):
-    """A register tile of sums over taps of shifted vectors: rows are output channels, columns run along positions.
-
-    ``out[o + i ldo + j] += sum over t of weight[w + t M + i] * x[p + offsets[t] + j]`` for i < M and j < V * lanes.
-    `taps` = (t0, t1, t2, t3): all rows take t1 <= t < t2; of two rows the first takes t0 <= t < t1 too, the second
-    t2 <= t < t3 (their windows lie one row of the input apart); of other numbers t0 = t1 and t2 = t3. `rows` and
-    `columns` are tuples whose lengths are M and V: types reach the compiler, values do not. The M V sums and V vectors
-    of x live in registers.
-    """
-    M, V = rows.count, columns.count
-    vec = _vec(out.dtype)
-    align = vec.dtype.bitwidth // 8
-    sig = types.void(out, types.intp, types.intp, x, types.intp, offsets, weight, types.intp, taps, rows,
-                     columns)
-
-    def codegen(context, builder, sig, args):
-        out, o, ldo, x, p, offsets, weight, w, taps, _, _ = args
-        t0, t1, t2, t3 = cgutils.unpack_tuple(builder, taps, 4)
-        vector_type = context.get_value_type(vec)
-        const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
-        out_base = _pointer(context, builder, sig.args[0], out, o)
-        x_base = _pointer(context, builder, sig.args[3], x, p)
-        offset_base = _pointer(context, builder, sig.args[5], offsets, const(0))
-        weight_base = _pointer(context, builder, sig.args[6], weight, w)
-        targets = {(i, j): builder.gep(builder.gep(out_base, [builder.mul(ldo, const(i))]), [const(j * vec.n)])
-                   for i in range(M) for j in range(V)}
-
-        def operands(t):
-            x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
-            weight_tap = builder.gep(weight_base, [builder.mul(t, const(M))])
-            return (lambda i: builder.gep(weight_tap, [const(i)]),
-                    [_load(builder, builder.gep(x_tap, [const(j * vec.n)]), vector_type, align) for j in range(V)])
-
-        sums = {n: _load(builder, target, vector_type, align) for n, target in targets.items()}
-        if M == 2:
-            sums = _tap_loop(builder, vec, sums, (0,), t0, t1, operands)
-        sums = _tap_loop(builder, vec, sums, range(M), t1, t2, operands)
-        if M == 2:
-            sums = _tap_loop(builder, vec, sums, (1,), t2, t3, operands)
-        for n, target in targets.items():
-            _store(builder, sums[n], target, align)
-        return context.get_dummy_value()
-
-    return sig, codegen
-
-
-@intrinsic
-def multiply_patches(typingctx, out, o, x, starts, p, offsets, weight, w, taps, rows, columns):
-    """A register tile of a matrix product [patches x taps] [taps x channels]: columns run along output channels.
-
-    ``out[o + i V lanes + j] += sum over t < taps of x[starts[p + i] + offsets[t]] * weight[w + t V lanes + j]`` for
-    i < M and j < V * lanes. The patches are never stored: one table says where each begins, one where its taps lie.
-    `rows` and `columns` as in `multiply_tile`.
-    """
-    M, V = rows.count, columns.count
-    vec = _vec(out.dtype)
-    align = vec.dtype.bitwidth // 8
-    sig = types.void(out, types.intp, x, starts, types.intp, offsets, weight, types.intp, types.intp, rows, columns)
-
-    def codegen(context, builder, sig, args):
-        out, o, x, starts, p, offsets, weight, w, taps, _, _ = args
-        vector_type = context.get_value_type(vec)
-        const = lambda n: ir.Constant(_INT, n)                                      # noqa: E731
-        out_base = _pointer(context, builder, sig.args[0], out, o)
-        start_base = _pointer(context, builder, sig.args[3], starts, p)
-        offset_base = _pointer(context, builder, sig.args[5], offsets, const(0))
-        weight_base = _pointer(context, builder, sig.args[6], weight, w)
-        patches = [_pointer(context, builder, sig.args[2], x, builder.load(builder.gep(start_base, [const(i)])))
-                   for i in range(M)]
-        targets = {(i, j): builder.gep(out_base, [const((i * V + j) * vec.n)]) for i in range(M) for j in range(V)}
-
-        def operands(t):
-            offset = builder.load(builder.gep(offset_base, [t]))
-            weight_tap = builder.gep(weight_base, [builder.mul(t, const(V * vec.n))])
-            return (lambda i: builder.gep(patches[i], [offset]),
-                    [_load(builder, builder.gep(weight_tap, [const(j * vec.n)]), vector_type, align)
-                     for j in range(V)])
-
-        sums = {n: _load(builder, target, vector_type, align) for n, target in targets.items()}
-        sums = _tap_loop(builder, vec, sums, range(M), const(0), taps, operands)
-        for n, target in targets.items():
-            _store(builder, sums[n], target, align)
-        return context.get_dummy_value()
-
-    return sig, codegen
+    vec = vec_of(array.dtype)
+    return types.intp(array), lambda context, builder, sig, args: ir.Constant(INT, vec.n)
 
 
 @intrinsic
@@ -342,7 +229,7 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
 
     log2(lanes) rounds exchange the off-diagonal halves of ever smaller squares.
     """
-    vec = _vec(source.dtype)
+    vec = vec_of(source.dtype)
     n = vec.n
     sig = types.void(target, types.intp, types.intp, source, types.intp, types.intp)
 
@@ -350,9 +237,9 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
         target, t, ldt, source, s, lds = args
         vector_type = context.get_value_type(vec)
         align = vec.dtype.bitwidth // 8
-        to = _pointer(context, builder, sig.args[0], target, t)
-        at = _pointer(context, builder, sig.args[3], source, s)
-        rows = [_load(builder, builder.gep(at, [builder.mul(lds, ir.Constant(_INT, i))]), vector_type, align)
+        to = address_of(context, builder, sig.args[0], target, t)
+        at = address_of(context, builder, sig.args[3], source, s)
+        rows = [load_vector(builder, builder.gep(at, [builder.mul(lds, ir.Constant(INT, i))]), vector_type, align)
                 for i in range(n)]
         mask = ir.VectorType(ir.IntType(32), n)
         half = n // 2
@@ -366,7 +253,7 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
                     rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(mask, upper))
             half //= 2
         for j, row in enumerate(rows):
-            _store(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(_INT, j))]), align)
+            store_vector(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(INT, j))]), align)
         return context.get_dummy_value()
 
     return sig, codegen

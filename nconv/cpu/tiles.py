@@ -9,10 +9,11 @@ TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
 
-def register_tile(rows: int) -> tuple[tuple, tuple]:
-    """(rows, columns) as tuples whose lengths are M output channels and V vectors, for `multiply_tile`.
+def register_tile(rows: int, width: int, lanes: int) -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are M output channels and V vectors of positions, for `multiply_tile`.
 
-    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead.
+    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead, and no
+    more than hold `width` positions.
     """
     many = vector_registers() == 32
     if rows == 1:
@@ -24,6 +25,15 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
     else:
         shape = (8, 3)
     return (0,) * shape[0], (0,) * shape[1]
+
+
+def filter_shape(width: int, lanes: int) -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_tile`.
+
+    The V that wastes the fewest lanes on rows of `width` positions, of equals the largest.
+    """
+    M, widths = (4, (4, 2, 1)) if vector_registers() == 32 else (4, (2, 1))
+    return (0,) * M, (0,) * min(widths, key=lambda v: round_up(width, v * lanes))
 
 
 def channel_tile(channels: int, positions: int, lanes: int) -> tuple[tuple, tuple]:

@@ -1,0 +1,314 @@
+"""The three register tiles that do all multiplications: sums of products that never leave the registers.
+
+Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
+`multiply_patches`: rows are positions, columns output channels. `filter_tile`: rows are output rows of one channel,
+columns positions, so that a vector of the input serves all rows whose windows hold it. Tuples whose lengths are M and V
+say how large a tile is: types reach the compiler, values do not.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .simd import INT, address_of, broadcast, load_vector, multiply_add, store_vector, vec_of
+
+_FLAG = ir.IntType(1)
+
+
+def _const(n):
+    return ir.Constant(INT, n)
+
+
+def _masked(builder, name, vec, arguments, result):
+    """Call llvm.masked.load or .store on a vector type."""
+    real = types.Float
+    kind = f"{'f' if isinstance(vec.dtype, real) else 'i'}{vec.dtype.bitwidth}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in arguments]),
+        f"llvm.masked.{name}.v{vec.n}{kind}.p0v{vec.n}{kind}")
+    return builder.call(function, arguments)
+
+
+class _Tile:
+    """Where a tile's sums lie in the output: `height` of M rows and `width` of V vectors of columns are wanted."""
+
+    def __init__(self, context, builder, vec, targets, height, width):
+        self.builder, self.vec, self.targets = builder, vec, targets
+        self.height, self.width = height, width
+        self.type = context.get_value_type(vec)
+        self.align = vec.dtype.bitwidth // 8
+        self.rows = 1 + max(i for i, _ in targets)
+        self.columns = 1 + max(j for _, j in targets)
+        whole = builder.icmp_signed(">=", width, _const(self.columns * vec.n))
+        self.whole = builder.and_(whole, builder.icmp_signed(">=", height, _const(self.rows)))
+
+    def _masks(self):
+        """For each vector of columns, which lanes are wanted."""
+        lanes = ir.Constant(ir.VectorType(INT, self.vec.n), list(range(self.vec.n)))
+        for j in range(self.columns):
+            left = broadcast(self.builder, self.builder.sub(self.width, _const(j * self.vec.n)), self.vec.n)
+            yield self.builder.icmp_signed("<", lanes, left)
+
+    def load(self):
+        """The sums that lie there; zeros in place of what is not wanted."""
+        builder = self.builder
+        align = ir.Constant(ir.IntType(32), self.align)
+        nothing = ir.Constant(self.type, [0] * self.vec.n)
+        masks = list(self._masks())
+        sums = {}
+        for (i, j), target in self.targets.items():
+            inside = broadcast(builder, builder.icmp_signed("<", _const(i), self.height), self.vec.n)
+            pointer = builder.bitcast(target, self.type.as_pointer())
+            sums[i, j] = _masked(builder, "load", self.vec, [pointer, align, builder.and_(masks[j], inside), nothing],
+                                 self.type)
+        return sums
+
+    def store(self, sums):
+        """Write what is wanted of the sums to its place."""
+        builder = self.builder
+        with builder.if_else(self.whole) as (whole, partly):
+            with whole:
+                for n, target in self.targets.items():
+                    store_vector(builder, sums[n], target, self.align)
+            with partly:
+                align = ir.Constant(ir.IntType(32), self.align)
+                masks = list(self._masks())
+                for i in range(self.rows):
+                    with builder.if_then(builder.icmp_signed("<", _const(i), self.height)):
+                        for j in range(self.columns):
+                            pointer = builder.bitcast(self.targets[i, j], self.type.as_pointer())
+                            _masked(builder, "store", self.vec, [sums[i, j], pointer, align, masks[j]], ir.VoidType())
+
+
+def _start(builder, add, fresh, so_far):
+    """`fresh` sums, or what ``so_far()`` loads where `add`."""
+    entry = builder.block
+    with builder.if_then(add):
+        old = so_far()
+        loaded = builder.block
+    sums = {}
+    for n, value in fresh.items():
+        sums[n] = builder.phi(value.type)
+        sums[n].add_incoming(value, entry)
+        sums[n].add_incoming(old[n], loaded)
+    return sums
+
+
+def _loop(builder, name, first, end, sums, body):
+    """The sums after ``body(t, sums)`` for first <= t < end."""
+    entry = builder.block
+    loop = builder.append_basic_block(name)
+    done = builder.append_basic_block(f"{name}.done")
+    builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
+
+    builder.position_at_end(loop)
+    t = builder.phi(INT)
+    running = {n: builder.phi(value.type) for n, value in sums.items()}
+    after = {**running, **body(t, running)}
+    following = builder.add(t, _const(1))
+    builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+    t.add_incoming(first, entry)
+    t.add_incoming(following, builder.block)
+    for n, value in sums.items():
+        running[n].add_incoming(value, entry)
+        running[n].add_incoming(after[n], builder.block)
+
+    last = builder.block
+    builder.position_at_end(done)
+    result = {}
+    for n, value in sums.items():
+        result[n] = builder.phi(value.type)
+        result[n].add_incoming(value, entry)
+        result[n].add_incoming(after[n], last)
+    return result
+
+
+def _add_products(builder, vec, sums, rows, address, columns):
+    """sums[i, j] + scalar of row i * vector of column j, for some rows; `address` gives a row's scalar."""
+    after = {}
+    for i in rows:
+        scalar = broadcast(builder, builder.load(address(i)), vec.n)
+        for j, column in enumerate(columns):
+            after[i, j] = multiply_add(builder, vec.dtype, scalar, column, sums[i, j])
+    return after
+
+
+@intrinsic
+def multiply_tile(typingctx, out, o, ldo, height, width, add, bias, b, x, p, offsets, weight, w, t0, t1, rows, columns):
+    """A tile of sums over taps of shifted vectors: rows are output channels, columns run along positions.
+
+    ``out[o + i ldo + j] = start(i) + sum over t0 <= t < t1 of weight[w + t M + i] * x[p + offsets[t] + j]`` for
+    i < height <= M and j < width <= V lanes; what lies beyond is computed but not stored. ``start(i)`` is what `out`
+    holds where `add`, else ``bias[(b + i) % bias.size]``.
+    """
+    M, V = rows.count, columns.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, index, index, index, types.boolean, bias, index, x, index, offsets, weight, index,
+                     index, index, rows, columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, ldo, height, width, add, bias, b, x, p, offsets, weight, w, t0, t1, _, _ = args
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        x_base = address_of(context, builder, sig.args[8], x, p)
+        offset_base = address_of(context, builder, sig.args[10], offsets, _const(0))
+        weight_base = address_of(context, builder, sig.args[11], weight, w)
+        tile = _Tile(context, builder, vec, {
+            (i, j): builder.gep(builder.gep(out_base, [builder.mul(ldo, _const(i))]), [_const(j * vec.n)])
+            for i in range(M) for j in range(V)}, height, width)
+        biases = _row_biases(context, builder, vec, sig.args[6], bias, b, M)
+
+        def add_tap(t, sums):
+            x_tap = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
+            weight_tap = builder.gep(weight_base, [builder.mul(t, _const(M))])
+            vectors = [load_vector(builder, builder.gep(x_tap, [_const(j * vec.n)]), tile.type, align)
+                       for j in range(V)]
+            return _add_products(builder, vec, sums, range(M), lambda i: builder.gep(weight_tap, [_const(i)]), vectors)
+
+        sums = _start(builder, add, {(i, j): biases[i] for i, j in tile.targets}, tile.load)
+        tile.store(_loop(builder, "taps", t0, t1, sums, add_tap))
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _row_biases(context, builder, vec, bias_type, bias, b, rows):
+    """Vectors of ``bias[(b + i) % bias.size]`` for each row i."""
+    size = cgutils.create_struct_proxy(bias_type)(context, builder, value=bias).nitems
+    starts = []
+    for i in range(rows):
+        place = builder.srem(builder.add(b, _const(i)), size)
+        starts.append(broadcast(builder, builder.load(address_of(context, builder, bias_type, bias, place)), vec.n))
+    return starts
+
+
+@intrinsic
+def filter_tile(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, rows, columns):
+    """A tile of sums of one channel: rows are output rows, columns run along positions.
+
+    A plane n is a set of window rows, ``planes[4 n:4 n + 4]`` = (offset of the first in x, their number R, place of
+    their weights, distance of these from row to row)::
+
+        out[o + i ldo + j] = start + sum over planes, r < R, s < taps.size of
+            weight[w + place + r distance + s] * x[p + offset + (i + r) ldx + taps[s] + j]
+
+    for i < height <= M and j < width <= V lanes. Row q of a plane's input belongs to output rows q - R < i <= q: which
+    ones is decided row by row, so that each vector is loaded once and no product is wasted.
+    """
+    M, V = rows.count, columns.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, index, index, index, out.dtype, x, index, index, planes, taps, weight, index, rows,
+                     columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, _, _ = args
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        x_base = address_of(context, builder, sig.args[6], x, p)
+        plane_base = address_of(context, builder, sig.args[9], planes, _const(0))
+        tap_base = address_of(context, builder, sig.args[10], taps, _const(0))
+        weight_base = address_of(context, builder, sig.args[11], weight, w)
+        count = cgutils.create_struct_proxy(sig.args[9])(context, builder, value=planes).nitems
+        width_of_window = cgutils.create_struct_proxy(sig.args[10])(context, builder, value=taps).nitems
+        tile = _Tile(context, builder, vec, {
+            (i, j): builder.gep(builder.gep(out_base, [builder.mul(ldo, _const(i))]), [_const(j * vec.n)])
+            for i in range(M) for j in range(V)}, height, width)
+        first = broadcast(builder, start, vec.n)
+
+        def add_plane(n, sums):
+            entry = builder.gep(plane_base, [builder.mul(n, _const(4))])
+            offset, R, place, distance = (builder.load(builder.gep(entry, [_const(k)])) for k in range(4))
+            x_plane = builder.gep(x_base, [offset])
+            w_plane = builder.gep(weight_base, [place])
+
+            def add_row(q, sums):
+                row = builder.gep(x_plane, [builder.mul(q, ldx)])
+                low = builder.add(builder.sub(q, R), _const(1))
+                low = builder.select(builder.icmp_signed(">", low, _const(0)), low, _const(0))
+                high = builder.select(builder.icmp_signed("<", q, _const(M - 1)), q, _const(M - 1))
+                weights = [builder.gep(w_plane, [builder.mul(builder.sub(q, _const(i)), distance)]) for i in range(M)]
+
+                def add_tap(chosen, s, sums):
+                    x_tap = builder.gep(row, [builder.load(builder.gep(tap_base, [s]))])
+                    vectors = [load_vector(builder, builder.gep(x_tap, [_const(j * vec.n)]), tile.type, align)
+                               for j in range(V)]
+                    return _add_products(builder, vec, sums, chosen, lambda i: builder.gep(weights[i], [s]), vectors)
+
+                joined = builder.append_basic_block("row.done")
+                choice = builder.switch(builder.add(builder.mul(low, _const(M)), high), joined)
+                before = builder.block
+                results = [(before, sums)]
+                for i0 in range(M):
+                    for i1 in range(i0, M):
+                        body = builder.append_basic_block(f"rows.{i0}.{i1}")
+                        choice.add_case(_const(i0 * M + i1), body)
+                        builder.position_at_end(body)
+                        chosen = range(i0, i1 + 1)
+                        mine = {n: value for n, value in sums.items() if n[0] in chosen}
+                        mine = _loop(builder, "taps", _const(0), width_of_window, mine,
+                                     lambda s, sums, chosen=chosen: add_tap(chosen, s, sums))
+                        results.append((builder.block, {**sums, **mine}))
+                        builder.branch(joined)
+                builder.position_at_end(joined)
+                after = {n: builder.phi(value.type) for n, value in sums.items()}
+                for block, values in results:
+                    for n, phi in after.items():
+                        phi.add_incoming(values[n], block)
+                return after
+
+            return _loop(builder, "rows", _const(0), builder.add(R, _const(M - 1)), sums, add_row)
+
+        sums = dict.fromkeys(tile.targets, first)
+        tile.store(_loop(builder, "planes", _const(0), builder.sdiv(count, _const(4)), sums, add_plane))
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def multiply_patches(typingctx, out, o, add, bias, b, x, starts, p, offsets, weight, w, taps, rows, columns):
+    """A tile of a matrix product [patches x taps] [taps x channels]: columns run along output channels.
+
+    ``out[o + i L + j] = start(j) + sum over t < taps of x[starts[p + i] + offsets[t]] * weight[w + t L + j]`` for i < M
+    and j < L = V * lanes; ``start(j)`` is what `out` holds where `add`, else ``bias[b + j]``. The patches are never
+    stored: one table says where each begins, one where its taps lie.
+    """
+    M, V = rows.count, columns.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, types.boolean, bias, index, x, starts, index, offsets, weight, index, index, rows,
+                     columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, add, bias, b, x, starts, p, offsets, weight, w, taps, _, _ = args
+        vector_type = context.get_value_type(vec)
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        bias_base = address_of(context, builder, sig.args[3], bias, b)
+        start_base = address_of(context, builder, sig.args[6], starts, p)
+        offset_base = address_of(context, builder, sig.args[8], offsets, _const(0))
+        weight_base = address_of(context, builder, sig.args[9], weight, w)
+        patches = [address_of(context, builder, sig.args[5], x, builder.load(builder.gep(start_base, [_const(i)])))
+                   for i in range(M)]
+        targets = {(i, j): builder.gep(out_base, [_const((i * V + j) * vec.n)]) for i in range(M) for j in range(V)}
+
+        def vectors(base):
+            return [load_vector(builder, builder.gep(base, [_const(j * vec.n)]), vector_type, align) for j in range(V)]
+
+        def sums_so_far():
+            return {n: load_vector(builder, target, vector_type, align) for n, target in targets.items()}
+
+        def add_tap(t, sums):
+            offset = builder.load(builder.gep(offset_base, [t]))
+            weights = vectors(builder.gep(weight_base, [builder.mul(t, _const(V * vec.n))]))
+            return _add_products(builder, vec, sums, range(M), lambda i: builder.gep(patches[i], [offset]), weights)
+
+        first = vectors(bias_base)
+        sums = _start(builder, add, {(i, j): first[j] for i, j in targets}, sums_so_far)
+        for n, value in _loop(builder, "taps", _const(0), taps, sums, add_tap).items():
+            store_vector(builder, value, targets[n], align)
+        return context.get_dummy_value()
+
+    return sig, codegen
