@@ -41,8 +41,7 @@ class Machine:
     call: float = 12e-6            # seconds of one kernel call with its preparation
     parallel_start: float = 8e-6   # seconds to start and join the threads
     efficiency: dict = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "fft": 0.25,
-        "fft_out_of_cache": 0.6}, hash=False)
+        "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "fft": 0.45}, hash=False)
 
     def flops(self, dtype: np.dtype) -> float:
         """Peak additions and multiplications per second of one core in the real numbers that make up `dtype`."""

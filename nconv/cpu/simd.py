@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from ..machine import vector_bytes
 
-_FAST = ("contract", "nsz")       # no NaN or infinity is assumed away
+FAST = ("contract", "nsz")       # no NaN or infinity is assumed away
 INT = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 
@@ -80,8 +80,26 @@ def broadcast(builder, scalar, n):
 def multiply_add(builder, dtype, a, b, c):
     """a b + c, fused where the machine can."""
     if isinstance(dtype, types.Float):
-        return builder.fadd(builder.fmul(a, b, flags=_FAST), c, flags=_FAST)
+        return builder.fadd(builder.fmul(a, b, flags=FAST), c, flags=FAST)
     return builder.add(builder.mul(a, b), c)
+
+
+def transposed(builder, rows):
+    """The columns of a square of vectors: log2(n) rounds exchange the off-diagonal halves of ever smaller squares."""
+    rows = list(rows)
+    n = len(rows)
+    mask = ir.VectorType(ir.IntType(32), n)
+    half = n // 2
+    while half:
+        lower = [j - half + n if j & half else j for j in range(n)]
+        upper = [j + n if j & half else j + half for j in range(n)]
+        for i in range(n):
+            if not i & half:
+                a, b = rows[i], rows[i + half]
+                rows[i] = builder.shuffle_vector(a, b, ir.Constant(mask, lower))
+                rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(mask, upper))
+        half //= 2
+    return rows
 
 
 # ----------------------------------------------------------------------------------------------- For kernels
@@ -174,7 +192,7 @@ def _define_operator(op, float_instruction, int_instruction):
     @lower_builtin(op, Vec, Vec)
     def _lower(context, builder, sig, args):
         if isinstance(sig.args[0].dtype, types.Float):
-            return getattr(builder, float_instruction)(*args, flags=_FAST)
+            return getattr(builder, float_instruction)(*args, flags=FAST)
         return getattr(builder, int_instruction)(*args)
 
 
@@ -225,10 +243,7 @@ def lanes_of(typingctx, array):
 
 @intrinsic
 def transpose_square(typingctx, target, t, ldt, source, s, lds):
-    """target[t + j ldt + i] = source[s + i lds + j] for i, j < lanes, through registers.
-
-    log2(lanes) rounds exchange the off-diagonal halves of ever smaller squares.
-    """
+    """target[t + j ldt + i] = source[s + i lds + j] for i, j < lanes, through registers."""
     vec = vec_of(source.dtype)
     n = vec.n
     sig = types.void(target, types.intp, types.intp, source, types.intp, types.intp)
@@ -241,18 +256,7 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
         at = address_of(context, builder, sig.args[3], source, s)
         rows = [load_vector(builder, builder.gep(at, [builder.mul(lds, ir.Constant(INT, i))]), vector_type, align)
                 for i in range(n)]
-        mask = ir.VectorType(ir.IntType(32), n)
-        half = n // 2
-        while half:
-            lower = [j - half + n if j & half else j for j in range(n)]
-            upper = [j + n if j & half else j + half for j in range(n)]
-            for i in range(n):
-                if not i & half:
-                    a, b = rows[i], rows[i + half]
-                    rows[i] = builder.shuffle_vector(a, b, ir.Constant(mask, lower))
-                    rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(mask, upper))
-            half //= 2
-        for j, row in enumerate(rows):
+        for j, row in enumerate(transposed(builder, rows)):
             store_vector(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(INT, j))]), align)
         return context.get_dummy_value()
 
