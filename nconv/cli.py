@@ -150,12 +150,14 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 
 @main.command()
 @click.option("--family", "families", multiple=True, help="Only these families, e.g. signal, image, layer.")
+@click.option("--sweep", help="Instead, one kind of problem over its sizes, e.g. signals, images, volumes.")
 @click.option("--dtype", "dtypes", multiple=True, default=("float32",), show_default=True)
 @click.option("--methods", is_flag=True, help="Time every method of nconv, too.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write all figures to a file.")
 @click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
-def bench(families: tuple[str, ...], dtypes: tuple[str, ...], methods: bool, json_path: str | None,
-          rst_path: str | None) -> None:
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw the ratios (needs matplotlib).")
+def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...], methods: bool, json_path: str | None,
+          rst_path: str | None, plot_path: str | None) -> None:
     """Against the peers that are installed, in one run, in turn.
 
     Example: nconv bench --family layer --dtype float32 --dtype float64
@@ -165,11 +167,14 @@ def bench(families: tuple[str, ...], dtypes: tuple[str, ...], methods: bool, jso
     from rich.progress import track
 
     from .bench import measure
-    from .bench.cases import CASES, FAMILIES
+    from .bench.cases import CASES, FAMILIES, SWEEPS
 
     if unknown := set(families) - set(FAMILIES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: the families are {', '.join(FAMILIES)}")
-    jobs = [(case, dtype) for case in CASES if not families or case.family in families for dtype in dtypes]
+    if sweep and sweep not in SWEEPS:
+        raise click.BadParameter(f"{sweep}: the sweeps are {', '.join(SWEEPS)}")
+    cases = SWEEPS[sweep] if sweep else [c for c in CASES if not families or c.family in families]
+    jobs = [(case, dtype) for case in cases for dtype in dtypes]
     table = rich.table.Table("family", "problem", "dtype", "nconv [ms]", "fastest rival", "its time [ms]", "ratio")
     records = []
     for case, dtype in track(jobs, "measuring"):
@@ -187,5 +192,10 @@ def bench(families: tuple[str, ...], dtypes: tuple[str, ...], methods: bool, jso
     if json_path:
         measure.write_json(json_path, records)
     if rst_path:
-        command = " ".join(["nconv bench", *(f"--family {f}" for f in families), *(f"--dtype {d}" for d in dtypes)])
-        measure.write_rst(rst_path, "Against the rivals", command, records)
+        chosen = [f'--sweep "{sweep}"' if " " in sweep else f"--sweep {sweep}"] if sweep else [
+            f"--family {family}" for family in families]
+        command = " ".join(["nconv bench", *chosen, *(f"--dtype {d}" for d in dtypes)])
+        title = f"Against the rivals, {sweep} over their sizes" if sweep else "Against the rivals"
+        measure.write_rst(rst_path, title, command, records, plot_path)
+    if plot_path:
+        measure.write_plot(plot_path, records)

@@ -54,7 +54,17 @@ def test_bench_measures_against_rivals(monkeypatch, tmp_path):
     assert "geometric mean" in (tmp_path / "a.rst").read_text()
 
 
-def test_bench_refuses_an_unknown_family():
-    result = run("bench", "--family", "nothing")
+def test_bench_sweeps_over_sizes(monkeypatch, tmp_path):
+    monkeypatch.setitem(cases.SWEEPS, "tiny", tuple(cases._signal(f"{n} x 5", n, 5) for n in (32, 64)))
+    result = run("bench", "--sweep", "tiny", "--rst", str(tmp_path / "a.rst"), "--plot", str(tmp_path / "a.svg"))
+    assert result.exit_code == 0, result.output
+    assert "nconv bench --sweep tiny" in (tmp_path / "a.rst").read_text()
+    assert "a.svg" in (tmp_path / "a.rst").read_text()
+    assert (tmp_path / "a.svg").read_text().count("64 x 5") > 0
+
+
+@pytest.mark.parametrize("option", ["--family", "--sweep"])
+def test_bench_refuses_what_it_does_not_know(option):
+    result = run("bench", option, "nothing")
     assert result.exit_code != 0
     assert "nothing" in result.output

@@ -109,3 +109,23 @@ CASES = (
 """What is measured; no kernel is tuned to these sizes alone."""
 
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
+
+
+def _square(family, n, w, rank):
+    return Case(family, f"{n:,}, {w}", "convolve", (n,) * rank, (w,) * rank, {"mode": "same"})
+
+
+SWEEPS = {
+    "signals": tuple(_signal(f"{n:,} x {taps:,}", n, taps) for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+                     for taps in (100, 1_000, 10_000, 200_000) if taps <= n),
+    "images": tuple(_square("image", n, w, 2) for n in (256, 512, 1024, 2048, 4096) for w in (15, 31, 63, 127, 255)
+                    if w <= n // 2),
+    "volumes": tuple(_square("volume", n, w, 3) for n in (32, 64, 100, 200) for w in (5, 11, 21, 41) if w <= n // 2),
+    "batches": tuple(Case("batch", f"{count:,} x {n:,} by {'each ' if own else ''}{taps:,}", "convolve", (count, n),
+                          (count if own else 1, taps), {"mode": "same", "axes": -1})
+                     for own in (False, True) for count, n, taps in (
+                         (1_000, 1_000, 101), (64, 20_000, 501), (256, 20_000, 2_001), (16, 200_000, 5_001))),
+    "long layers": tuple(_layer("conv1d", f"{n:,} x {taps:,}", (1, 32, n), (32, 1, taps), padding=taps // 2, groups=32)
+                         for n, taps in ((4_096, 129), (8_192, 513), (32_768, 2_049))),
+}
+"""Each over the lengths and windows for which transforms are meant, for `nconv bench --sweep`."""

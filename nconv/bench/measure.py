@@ -110,11 +110,31 @@ def write_json(path: str, records: list[dict]) -> None:
     Path(path).write_text(json.dumps({"environment": environment(), "records": records}, indent=1) + "\n")
 
 
-def write_rst(path: str, title: str, command: str, records: list[dict]) -> None:
-    """The figures as a page of the documentation."""
+def write_plot(path: str, records: list[dict]) -> None:
+    """The ratios as a picture: a panel for each dtype, a bar for each problem."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    dtypes = list(dict.fromkeys(r["dtype"] for r in records))
+    figure = Figure(figsize=(9, 2.2 + 2.2 * len(dtypes)), layout="constrained")
+    for dtype, axes in zip(dtypes, np.atleast_1d(figure.subplots(len(dtypes), 1, sharex=True)), strict=True):
+        mine = [r for r in records if r["dtype"] == dtype and r["ratio"]]
+        axes.bar([r["name"] for r in mine], [r["ratio"] for r in mine], color="tab:blue")
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+        axes.set_ylabel(f"{dtype}: times faster")
+        axes.tick_params(axis="x", rotation=75, labelsize=8)
+    figure.savefig(path)
+
+
+def write_rst(path: str, title: str, command: str, records: list[dict], plot: str | None = None) -> None:
+    """The figures as a page of the documentation, with the picture `plot` from the same folder."""
     lines = [title, "=" * len(title), "", f"``{command}``", "",
              ", ".join(f"{name} {value}" for name, value in environment().items()) + ".", "",
-             "Ratio: time of the fastest rival over nconv's; above 1, nconv is faster.", "", ".. list-table::",
+             "Ratio: time of the fastest rival over nconv's; above 1, nconv is faster.", "",
+             *([f".. image:: {Path(plot).name}", "   :alt: the ratios of the table below", ""] if plot else []),
+             ".. list-table::",
              "   :header-rows: 1", "", "   * - problem", "     - dtype", "     - nconv [ms]", "     - fastest rival",
              "     - its time [ms]", "     - ratio"]
     for family in dict.fromkeys(r["family"] for r in records):
