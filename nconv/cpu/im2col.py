@@ -87,6 +87,7 @@ class PatchLayout(NamedTuple):
     image_stride: int          # of the buffer
     channel_stride: int
     pixels: int                # 1: the channels of a position lie side by side in the buffer
+    in_place: int              # 1: windows of one element and no padding, the input serves as the buffer
     buffer_size: int
     sums_size: int
     out: np.ndarray            # images, then output extents
@@ -157,15 +158,15 @@ def _choose(problem: ConvProblem) -> _Choice:
     for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
         offsets = (offsets[:, None] + np.arange(k) * d * stride).ravel()
     positions = images * product(tile)
+    in_place = window == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     layout = PatchLayout(
         groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p), window=window, chunk=chunk,
         channel_parts=channel_parts, group=group, positions=positions, rows=images * product(extent[:-1]),
-        image_stride=image_stride,
-        channel_stride=channel_stride, pixels=int(p.channels_last), buffer_size=images * image_stride,
-        sums_size=(sums((images, *tile)) + lanes) * vector,
-        out=vec(everything), tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps),
-        strides=vec(strides), jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
+        image_stride=image_stride, channel_stride=channel_stride, pixels=int(p.channels_last), in_place=int(in_place),
+        buffer_size=images * image_stride, sums_size=(sums((images, *tile)) + lanes) * vector, out=vec(everything),
+        tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps), strides=vec(strides),
+        jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
         offsets=offsets)
     return _Choice(layout, rows, columns, vector, pieces * channel_parts, images * channels * product(extent))
 
@@ -251,22 +252,22 @@ def im2col_gather_kernel(layout, buffer, targets, sources, rows, source, base, m
 
 
 @kernel
-def im2col_starts_kernel(layout, starts, extent):
-    """starts[p] = buffer offset of the tile's output position p; images first, the last axis runs."""
-    last = layout.stride.size - 1
+def im2col_starts_kernel(starts, extent, base, image_stride, jumps):
+    """starts[p] = offset of the tile's output position p, the first of which is at `base`; the last axis runs."""
+    last = jumps.size - 1
     rows = extent[0]
     for a in range(last):
         rows *= extent[1 + a]
     for row in range(rows):
         rest = row
-        base = 0
+        start = base
         for b in range(last):
             a = last - 1 - b
-            base += rest % extent[1 + a] * layout.jumps[a]
+            start += rest % extent[1 + a] * jumps[a]
             rest //= extent[1 + a]
-        base += rest * layout.image_stride
+        start += rest * image_stride
         for i in range(extent[1 + last]):
-            starts[row * extent[1 + last] + i] = base + i * layout.jumps[last]
+            starts[row * extent[1 + last] + i] = start + i * jumps[last]
 
 
 @kernel
@@ -380,6 +381,12 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     row_sources = np.empty(layout.rows, np.int64)
     origin = np.empty(axes, np.int64)
     extent = np.empty(axes, np.int64)
+    patches, offsets = buffer, layout.offsets
+    # Channels that lie a multiple of a page's quarter apart compete for few places in the cache: these are copied.
+    in_place = layout.in_place and source.strides[1] * source.flat.itemsize % 1024 != 0
+    jumps = layout.jumps
+    if in_place:
+        patches, offsets, jumps = source.flat, np.empty(layout.chunk, np.int64), layout.stride * source.strides[3:]
     end = share_start_(items, threads, thread + 1)
     for item in range(share_start_(items, threads, thread), end):
         channel_part, g = im2col_place_kernel(layout, item, origin, extent)
@@ -388,7 +395,11 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
             positions *= extent[a]
         block0 = share_start_(blocks, layout.channel_parts, channel_part)
         block1 = share_start_(blocks, layout.channel_parts, channel_part + 1)
-        im2col_starts_kernel(layout, starts, extent)
+        x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
+        if in_place:
+            im2col_starts_kernel(starts, extent, x_base + (origin[1:] * jumps).sum(), source.strides[0], jumps)
+        else:
+            im2col_starts_kernel(starts, extent, 0, layout.image_stride, jumps)
         starts[positions:positions + M] = 0             # rows beyond the last position: computed, never stored
         y_origin, y_extent = origin.copy(), extent.copy()
         y_base = g * (layout.out_channels // layout.parts) * target.strides[1]
@@ -398,8 +409,12 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
             x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
             count = (extent[last + 1] - 1) * layout.stride[last] // layout.steps[last] + layout.reach[last]
             u = origin[last + 1] * layout.stride[last]
-            im2col_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, u, count,
-                                 c0, c1)
+            if in_place:
+                for c in range(c0, c1):
+                    offsets[c - c0] = c // layout.parts * source.strides[1] + c % layout.parts * source.strides[2]
+            else:
+                im2col_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, u,
+                                     count, c0, c1)
             next0, next1 = c1, min(c1 + layout.chunk, layout.channels)
             if c1 == layout.channels and item + 1 < end:
                 next0, next1 = 0, layout.chunk
@@ -420,8 +435,8 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                     if layout.chunk < layout.channels:
                         at = ((block - block0) * round_up_(positions, layout.group) + p0) * vector
                     for i in range(0, p1 - p0, M):
-                        multiply_patches(sums, at + i * vector, c0 > 0, bias, (g * blocks + block) * vector, buffer,
-                                         starts, p0 + i, layout.offsets, weight, w, taps, rows, columns)
+                        multiply_patches(sums, at + i * vector, c0 > 0, bias, (g * blocks + block) * vector, patches,
+                                         starts, p0 + i, offsets, weight, w, taps, rows, columns)
                     if next0 < next1:
                         im2col_prefetch_kernel(layout, row_sources, tile_rows, source, x_base, maps, u, count, next0,
                                                next1, turn, turns)
