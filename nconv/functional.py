@@ -226,6 +226,25 @@ def _lower_transpose(rank, input, weight, bias=None, stride=1, padding=0, output
     return Call(route, input, weight, bias, method, out)
 
 
+def _conv(rank, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, method, out, device):
+    """The result of conv1d to conv3d."""
+    return planner.answer(
+        (input, weight, bias),
+        ("conv", rank, stride, padding, dilation, groups, padding_mode, layout, method, device), out,
+        lambda: _lower_conv(rank, input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode,
+                            layout=layout, method=method, out=out, device=device))
+
+
+def _conv_transpose(rank, input, weight, bias, stride, padding, output_padding, groups, dilation, layout, method, out,
+                    device):
+    """The result of conv_transpose1d to conv_transpose3d."""
+    return planner.answer(
+        (input, weight, bias),
+        ("transpose", rank, stride, padding, output_padding, groups, dilation, layout, method, device), out,
+        lambda: _lower_transpose(rank, input, weight, bias, stride, padding, output_padding, groups, dilation,
+                                 layout=layout, method=method, out=out, device=device))
+
+
 def _promote(*arrays: Any) -> np.dtype:
     return np.result_type(*(a.dtype for a in arrays if a is not None))
 
@@ -308,8 +327,7 @@ def conv1d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray | None = N
     >>> nconv.conv1d(x, np.array([[[1.0, 10.0, 100.0]]]), padding="same")
     array([[210., 321., 432.,  43.]])
     """
-    return planner.execute(_lower_conv(1, input, weight, bias, stride, padding, dilation, groups,
-                                       padding_mode=padding_mode, layout=layout, method=method, out=out, device=device))
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, method, out, device)
 
 
 def _lower_conv2d(input, weight, *args, **kwargs) -> Call:
@@ -357,8 +375,7 @@ def conv2d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray | None = N
     array([[[40., 51.],
             [73., 84.]]])
     """
-    return planner.execute(_lower_conv(2, input, weight, bias, stride, padding, dilation, groups,
-                                       padding_mode=padding_mode, layout=layout, method=method, out=out, device=device))
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, method, out, device)
 
 
 def _lower_conv3d(input, weight, *args, **kwargs) -> Call:
@@ -406,8 +423,7 @@ def conv3d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray | None = N
     array([[[[40., 51.],
              [62., 73.]]]])
     """
-    return planner.execute(_lower_conv(3, input, weight, bias, stride, padding, dilation, groups,
-                                       padding_mode=padding_mode, layout=layout, method=method, out=out, device=device))
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, method, out, device)
 
 
 def _lower_conv_transpose1d(input, weight, *args, **kwargs) -> Call:
@@ -460,8 +476,8 @@ def conv_transpose1d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray 
     >>> nconv.conv_transpose1d(np.array([[1.0, 2.0]]), np.array([[[1.0, 10.0, 100.0]]]), stride=2)
     array([[  1.,  10., 102.,  20., 200.]])
     """
-    return planner.execute(_lower_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation,
-                                            layout=layout, method=method, out=out, device=device))
+    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation, layout, method,
+                           out, device)
 
 
 def _lower_conv_transpose2d(input, weight, *args, **kwargs) -> Call:
@@ -507,8 +523,8 @@ def conv_transpose2d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray 
     >>> nconv.conv_transpose2d(x, np.array([1.0, 10.0]).reshape(1, 1, 1, 2), stride=2).ravel()
     array([ 1., 10.,  2., 20.])
     """
-    return planner.execute(_lower_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation,
-                                            layout=layout, method=method, out=out, device=device))
+    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation, layout, method,
+                           out, device)
 
 
 def _lower_conv_transpose3d(input, weight, *args, **kwargs) -> Call:
@@ -554,5 +570,5 @@ def conv_transpose3d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray 
     >>> nconv.conv_transpose3d(x, np.array([1.0, 10.0]).reshape(1, 1, 1, 1, 2), stride=2).ravel()
     array([ 1., 10.,  2., 20.])
     """
-    return planner.execute(_lower_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation,
-                                            layout=layout, method=method, out=out, device=device))
+    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, layout, method,
+                           out, device)

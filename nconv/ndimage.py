@@ -218,7 +218,8 @@ def correlate(input: ArrayLike, weights: ArrayLike, output: NDArray | DTypeLike 
     >>> nconv.ndimage.correlate([1, 2, 3, 4], [0, 1, 10])
     array([21, 32, 43, 44])
     """
-    return planner.execute(_lower(input, weights, output, mode, cval, origin, axes=axes))
+    return planner.answer((input, weights), ("image correlate", mode, cval, origin, axes), output, lambda: _lower(
+        input, weights, output, mode, cval, origin, axes=axes))
 
 
 @lowered_by(_lower_convolve)
@@ -254,7 +255,8 @@ def convolve(input: ArrayLike, weights: ArrayLike, output: NDArray | DTypeLike |
     >>> nconv.ndimage.convolve([1, 2, 3, 4], [0, 1, 10])
     array([11, 12, 23, 34])
     """
-    return planner.execute(_lower_convolve(input, weights, output, mode, cval, origin, axes=axes))
+    return planner.answer((input, weights), ("image convolve", mode, cval, origin, axes), output,
+                          lambda: _lower_convolve(input, weights, output, mode, cval, origin, axes=axes))
 
 
 @lowered_by(_lower_1d)
@@ -295,7 +297,8 @@ def correlate1d(input: ArrayLike, weights: ArrayLike, axis: int = -1, output: ND
     >>> nconv.ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    return planner.execute(_lower_1d(input, weights, axis, output, mode, cval, origin))
+    return planner.answer((input, weights), ("image correlate1d", axis, mode, cval, origin), output, lambda: _lower_1d(
+        input, weights, axis, output, mode, cval, origin))
 
 
 @lowered_by(_lower_convolve1d)
@@ -330,4 +333,5 @@ def convolve1d(input: ArrayLike, weights: ArrayLike, axis: int = -1, output: NDA
     >>> nconv.ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    return planner.execute(_lower_convolve1d(input, weights, axis, output, mode, cval, origin))
+    return planner.answer((input, weights), ("image convolve1d", axis, mode, cval, origin), output,
+                          lambda: _lower_convolve1d(input, weights, axis, output, mode, cval, origin))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import registry, threads, wisdom
+from . import registry, shortcuts, threads, wisdom
 from .geometry import product
 from .lowering import Call, Route, check_out, lower
 from .machine import machine
@@ -75,8 +75,13 @@ class Plan:
         self.workspace_bytes = decision.workspace
         self._prepared = None
         self._bias = None
+        self._shortcut = None
         if not isinstance(call.weight, ArraySpec) and call.instead is None:
             self._prepared, self._bias = _prepare(decision, call)
+            self._shortcut = _shortcut(call, decision)
+            if self._shortcut is not None:             # takes the weight as it is, and it may change in the meantime
+                bias = None if call.bias is None else call.bias.copy()
+                self._call = replace(call, weight=call.weight.copy(), bias=bias)
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve `x`, which must have the shape and dtype that were planned."""
@@ -86,6 +91,10 @@ class Plan:
         if x.shape != self._call.x.shape or x.dtype != self._call.x.dtype:
             raise ValueError(f"the plan is for shape {self._call.x.shape} and dtype {self._call.x.dtype}, "
                              f"not {x.shape} and {x.dtype}")
+        if self._shortcut is not None:
+            result = self._shortcut(x, self._call.weight, self._call.bias, out)
+            if result is not None:
+                return result
         if self._call.instead is not None:
             return execute(replace(self._call, x=x, out=out))
         return _finish(self._call.route, self.problem, self._algorithm, self._prepared, x, self._bias, out)
@@ -137,6 +146,7 @@ def set_workspace_limit(n_bytes: int | None) -> None:
         if n_bytes < 0:
             raise ValueError(f"n_bytes must not be negative: n_bytes={n_bytes}")
     _limits["workspace"] = None if n_bytes is None else int(n_bytes)
+    shortcuts.forget()
 
 
 class set_error_limit(contextlib.AbstractContextManager):
@@ -167,9 +177,11 @@ class set_error_limit(contextlib.AbstractContextManager):
             raise ValueError(f"times must be a number of at least 1: times={times!r}")
         self._before = _limits["error"]
         _limits["error"] = float(times)
+        shortcuts.forget()
 
     def __exit__(self, *exc) -> None:
         _limits["error"] = self._before
+        shortcuts.forget()
 
 
 # ----------------------------------------------------------------------------------------------------- Choice
@@ -222,6 +234,12 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
     return Decision(winner[1], winner[2], candidates, winner[0].workspace)
 
 
+def forget_choices() -> None:
+    """Choose anew from now on: what is known of times has changed."""
+    _decide.cache_clear()
+    shortcuts.forget()
+
+
 def _parts(problem: ConvProblem) -> list[ConvProblem]:
     """The plain problems of which one consists, as far as they are computed at all."""
     if product(problem.out_shape) == 0:
@@ -257,6 +275,29 @@ def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: np.ndarray, we
     if out.size:
         algorithm.run(problem, prepared, _widen(x, problem), _widen(bias, problem), out)
     return _narrow(out, problem.dtype)
+
+
+def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
+           run: Callable[[Call], Any] | None = None) -> Any:
+    """The result of a public function: by the shortcut of an earlier call of its kind, else by lowering this one.
+
+    `arrays` are its input, its weight and, where it takes one, its bias; `options` are its name and all else on which
+    the result depends; `run` is `execute` unless the family has something to add.
+    """
+    key = shortcuts.signature(arrays, options, out)
+    shortcut = shortcuts.find(key)
+    if shortcut is not None:
+        result = shortcut(*arrays, out=out)
+        if result is not None:
+            return result
+    call = lower()
+    result = (run or execute)(call)
+    shortcuts.leave(key, options, lambda: _shortcut(call, decide(call.route.problem, call.method)))
+    return result
+
+
+def _shortcut(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    return shortcuts.shortcut(call, decision.problem, decision.algorithm, _allocate)
 
 
 def execute(call: Call) -> np.ndarray:
@@ -365,7 +406,7 @@ def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
     >>> p(np.array([1.0, 2.0, 3.0, 4.0]))
     array([ 1., 12., 23., 34., 40.])
     >>> p.method
-    'direct'
+    'small'
     """
     call = lower(function, *args, **kwargs)
     return Plan(call, decide(call.route.problem, call.method))
@@ -397,14 +438,14 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
     --------
     >>> import nconv
     >>> p = nconv.tune(nconv.convolve, nconv.ArraySpec((1000,)), nconv.ArraySpec((9,)))
-    >>> p.method in ("direct", "im2col", "fft")
+    >>> p.method in [algorithm.name for algorithm in nconv.algorithms()]
     True
     """
     call = lower(function, *args, **kwargs)
     call = replace(call, x=_example(call.x), weight=_example(call.weight), method="auto", out=None)
     problem = call.route.problem
     wisdom.remember(problem, threads.get_num_threads(), measure(call, repeats))
-    _decide.cache_clear()
+    forget_choices()
     return Plan(call, decide(problem))
 
 
@@ -454,7 +495,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     --------
     >>> import nconv
     >>> [a.name for a in nconv.algorithms()]
-    ['direct', 'im2col', 'fft']
+    ['small', 'direct', 'im2col', 'fft']
     """
     return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)
                  for device in registry.devices() for a in registry.algorithms(device))

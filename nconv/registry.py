@@ -11,6 +11,7 @@ An algorithm is a module with a few names::
     def error(problem) -> float                       # expected largest error over the direct method's
     def prepare(problem, weight) -> object            # packs or transforms the weight, once a plan
     def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing
+    def shortcut(problem, x, weight, out)             # only where a call needs no preparation: see `shortcuts`
 
 `weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in
 that order when channels lie last in memory), `bias` has shape (groups K,) or is None; all are of `problem.engine`.
@@ -22,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("direct", "im2col", "fft")}
+_MODULES = {"cpu": ("small", "direct", "im2col", "fft")}
 
 
 def devices() -> tuple[str, ...]:

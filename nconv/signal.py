@@ -19,6 +19,7 @@ from . import planner, registry
 from .geometry import product
 from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
+from .shortcuts import WORTH_THE_LONG_WAY
 
 _MODES = ("full", "same", "valid")
 _BOUNDARIES = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "symmetric",
@@ -85,7 +86,9 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
 
     def oriented(array, second):
         """in2 of a correlation is the reversed conjugate of a convolution's."""
-        return _reversed(np.conj(array), axes) if correlate and second else array
+        if not (correlate and second):
+            return array
+        return _reversed(np.conj(array) if array.dtype.kind == "c" else array, axes)
 
     def enter(x):
         return oriented(x, swap).transpose(order).reshape(problem.x_shape)
@@ -155,8 +158,6 @@ def _lower_correlate(in1, in2, mode="full", method="auto", *, axes=None, out=Non
 
 # ------------------------------------------------------------------------------------------------- Integers
 
-_WORTH_A_LOOK = 1 << 20      # multiplications from which a look at the values costs little beside the work
-
 
 def _fft_is_exact(x: np.ndarray, weight: np.ndarray) -> bool:
     """Whether a float64 FFT gives these integers exactly: its error stays below a quarter.
@@ -191,7 +192,7 @@ def _execute(call: Call) -> np.ndarray:
                 raise ValueError(f"method='fft' cannot hold integers this large exactly (dtype {problem.dtype}); "
                                  "methods that do: 'direct', 'im2col'")
             call = _in_float64(call)
-        elif call.method == "auto" and problem.macs > _WORTH_A_LOOK:
+        elif call.method == "auto" and problem.macs > WORTH_THE_LONG_WAY:
             exact = _in_float64(call)
             faster = planner.decide(exact.route.problem).algorithm.NAME == "fft" and (
                 planner.seconds(exact.route.problem) < planner.seconds(problem))
@@ -313,7 +314,8 @@ def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "
     array([[ 1, 12, 23],
            [ 4, 45, 56]])
     """
-    return _execute(_lower_convolve(in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True))
+    return planner.answer((in1, in2), ("convolve", mode, method, axes, device), out, lambda: _lower_convolve(
+        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute)
 
 
 @lowered_by(_lower_correlate)
@@ -353,7 +355,8 @@ def correlate(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = 
     >>> nconv.correlate([1j, 2], [1, 1j], mode="valid")
     array([0.-1.j])
     """
-    return _execute(_lower_correlate(in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True))
+    return planner.answer((in1, in2), ("correlate", mode, method, axes, device), out, lambda: _lower_correlate(
+        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute)
 
 
 def _as_scipy_fft(array: Any) -> Any:
@@ -525,7 +528,8 @@ def convolve2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: str
     >>> nconv.convolve2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
     array([[31, 12, 23]])
     """
-    return _execute(_lower_2d(in1, in2, mode, boundary, fillvalue, may_swap=True))
+    return planner.answer((in1, in2), ("convolve2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
+        in1, in2, mode, boundary, fillvalue, may_swap=True), _execute)
 
 
 @lowered_by(_lower_correlate2d)
@@ -562,7 +566,8 @@ def correlate2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: st
     >>> nconv.correlate2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
     array([[21, 32, 13]])
     """
-    return _execute(_lower_2d(in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True))
+    return planner.answer((in1, in2), ("correlate2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
+        in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True), _execute)
 
 
 def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measure: bool = False) -> Any:

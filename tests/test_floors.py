@@ -17,6 +17,7 @@ FLOORS = (                                   # from the ground up; a name with a
     {"cpu/", "cuda/"},
     {"registry"},
     {"lowering", "phases", "wisdom"},
+    {"shortcuts"},
     {"planner"},
     {"signal", "ndimage", "functional"},
     {"grad"},

@@ -1,0 +1,244 @@
+"""Direct sums for problems that take less time than others need to prepare them.
+
+Everything that depends on the shapes is worked out once, in NumPy, as tables of addresses: where each element of the
+padded input comes from, where each tap lies in it, where each row of sums goes. One light kernel follows the tables. It
+packs the weight as it goes, has no threads, and takes nothing but flat memory, so that a call costs little more than
+its sums; `shortcut` makes it a function that runs a call whose like was seen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..boundary import FILL
+from ..geometry import ceil_div, product, round_up
+from ..jit import compiled, kernel
+from ..problem import ConvProblem
+from . import simd
+from .arrays import bias_vector, operand
+from .micro import multiply_tile
+from .simd import copy, lanes_of
+
+# ------------------------------------------------------------------------------------------------- The choice
+
+NAME = "small"
+SUPPORTS = "real numbers, as long as one image's padded input and weights stay in the nearest cache; integers exactly"
+REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
+_LARGEST = 1 << 15             # elements of one table
+_ROWS = 4                      # output channels summed at once, where there are so many
+_WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
+
+
+def why_not(problem: ConvProblem) -> str:
+    """Complex numbers are refused, and what is not small."""
+    if problem.engine.kind == "c":
+        return "complex numbers need more than one table"
+    largest = max(_extents(problem).elements, _weights(problem))
+    if largest > _LARGEST:
+        return f"its tables hold {_LARGEST} elements, this problem's {largest}"
+    return ""
+
+
+def cost(problem: ConvProblem, machine) -> float:
+    """One call, the elements moved one by one, and the sums with those that are thrown away."""
+    extents = _extents(problem)
+    rows, vectors = _shape(problem)
+    summed = round_up(extents.length, vectors * simd.lanes(problem.engine)) * extents.taps
+    flops = 2 * problem.N * problem.groups * round_up(problem.K, rows) * summed
+    moved = problem.N * problem.groups * (extents.elements + problem.K * problem.positions) + (
+        problem.groups * _weights(problem))
+    return machine.small_call + moved * machine.small_move + flops / (
+        machine.flops(problem.engine) * machine.efficiency["small"])
+
+
+def workspace(problem: ConvProblem, machine) -> int:
+    """The padded input of one image, the packed weight and the sums of one group."""
+    extents = _extents(problem)
+    rows, vectors = _shape(problem)
+    length = round_up(extents.length, vectors * simd.lanes(problem.engine))
+    elements = extents.elements + _WIDE * simd.lanes(problem.engine) + _weights(problem) + rows * length
+    return elements * problem.engine.itemsize
+
+
+def error(problem: ConvProblem) -> float:
+    """The same sums in the same order as the direct method's."""
+    return 1.0
+
+
+def _shape(problem: ConvProblem) -> tuple[int, int]:
+    """(output channels, vectors of positions) that are summed at once."""
+    return (1, _WIDE) if problem.K == 1 else (_ROWS, _NARROW)
+
+
+def _weights(problem: ConvProblem) -> int:
+    """Elements of the packed weight of one group."""
+    return round_up(problem.K, _shape(problem)[0]) * problem.taps
+
+
+class _Extents(NamedTuple):
+    """The padded input of one image and group, [channels, phases of each axis, positions of each axis].
+
+    Positions with the same remainder modulo the stride lie together, so that a tap is one offset whatever the stride.
+    """
+
+    phases: tuple              # remainders that the window touches, per axis
+    positions: tuple           # positions of a phase, per axis
+    taps: int
+    length: int                # positions from the first output to the last, those between the rows included
+    elements: int
+
+
+@lru_cache(maxsize=1024)
+def _extents(problem: ConvProblem) -> _Extents:
+    p = problem
+    phases = tuple(tuple(sorted({r * d % s for r in range(min(k, s))}))
+                   for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True))
+    positions = tuple(map(ceil_div, p.reach, p.stride))
+    length = 1
+    for a in range(p.rank):
+        length += (p.out[a] - 1) * product(positions[a + 1:])
+    return _Extents(phases, positions, p.taps, length, p.C * product(map(len, phases)) * product(positions))
+
+
+class Tables(NamedTuple):
+    """All that the kernel knows of a problem."""
+
+    counts: np.ndarray         # see `small_sums_kernel`
+    fill: np.ndarray           # the fill value
+    source: np.ndarray         # address of each element of the padded input, or FILL; beside the image's and group's
+    offsets: np.ndarray        # where each tap lies in the padded input
+    taps: np.ndarray           # address of each tap beside its output channel's
+    rows: np.ndarray           # (2, rows): where an output row begins among the sums and in the output
+
+
+@lru_cache(maxsize=64)
+def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]) -> Tables:
+    """The tables for arrays that lie so: each tuple holds the address of the first element and then the strides of
+
+    (N, channels, *axes) of `x` and `out`, (output channels, C, *axes) of `weight`, all in elements.
+    """
+    p = problem
+    extents = _extents(p)
+    lanes = simd.lanes(p.engine)
+    at_axis = lambda values, a, rank: np.reshape(values, [-1 if b == a else 1 for b in range(rank)])      # noqa: E731
+
+    source, inside = np.arange(p.C).reshape(-1, *(1,) * (2 * p.rank)) * x[2], True
+    offsets = np.arange(p.C).reshape(-1, *(1,) * p.rank) * (extents.elements // p.C)
+    taps = np.arange(p.C).reshape(-1, *(1,) * p.rank) * weight[2]
+    starts, rows = np.zeros((1,) * p.rank, np.int64), np.zeros((1,) * p.rank, np.int64)
+    for a, (phases, index) in enumerate(zip(extents.phases, p.index_maps(), strict=True)):
+        u = np.add.outer(phases, np.arange(extents.positions[a]) * p.stride[a])
+        index = np.append(index, FILL)[np.minimum(u, index.size)]
+        index = np.expand_dims(index, [b for b in range(2 * p.rank + 1) if b not in (1 + a, 1 + p.rank + a)])
+        source, inside = source + index * x[3 + a], inside & (index != FILL)
+        r = np.arange(p.kernel[a]) * p.dilation[a]
+        along = product(extents.positions[a + 1:])
+        phase_size = product(map(len, extents.phases[a + 1:])) * product(extents.positions)
+        offset = np.searchsorted(phases, r % p.stride[a]) * phase_size + r // p.stride[a] * along
+        offsets = offsets + at_axis(offset, 1 + a, p.rank + 1)
+        taps = taps + at_axis(np.arange(p.kernel[a]) * weight[3 + a], 1 + a, p.rank + 1)
+        count = np.arange(p.out[a] if a < p.rank - 1 else 1)
+        starts, rows = starts + at_axis(count * along, a, p.rank), rows + at_axis(count * out[3 + a], a, p.rank)
+
+    M, V = _shape(p)
+    flat = lambda values: np.ascontiguousarray(values, np.int64).ravel()                                   # noqa: E731
+    counts = [p.N, p.groups, p.K, M, round_up(extents.length, V * lanes), p.out[-1], out[2 + p.rank], x[0], x[1],
+              x[2] * p.C, weight[0], weight[1], out[0], out[1], out[2]]
+    return Tables(flat(counts), np.full(1, p.fill, p.engine), flat(np.where(inside, source, FILL)), flat(offsets),
+                  flat(taps), np.stack([flat(starts), flat(rows)]))
+
+
+def _address(view: np.ndarray, base: np.ndarray) -> tuple[int, ...] | None:
+    """(address of the first element in the flat memory of `base`, strides) of a view, None if it is none."""
+    if view.dtype != base.dtype or not np.may_share_memory(view, base):
+        return None
+    first = view.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return tuple(n // base.itemsize for n in (first, *view.strides))
+
+
+def shortcut(problem: ConvProblem, x: tuple[np.ndarray, np.ndarray], weight: tuple[np.ndarray, np.ndarray],
+             out: tuple[np.ndarray, np.ndarray]) -> Callable | None:
+    """A function (x, weight, bias, out) of flat memory for arrays that lie as these pairs of (view, dense array) do.
+
+    It returns whether `out` was filled: a NaN or infinity in the weight is for the caller to judge.
+    """
+    addresses = [_address(*pair) for pair in (x, weight, out)]
+    if None in addresses:
+        return None
+    known = tables(problem, *addresses)
+    return lambda x, weight, bias, out: small_sums_kernel(x, weight, bias, out, *known)
+
+
+def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """The weight as it is: packing it is part of the sums."""
+    return weight
+
+
+def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    """Fill `out`; see `registry` for the shapes."""
+    arrays = [operand(array) for array in (x, prepared, out)]
+    addresses = [(0, *(int(n) for n in np.delete(array.strides, 2))) for array in arrays]
+    known = tables(problem, *addresses)
+    small_sums_kernel(arrays[0].flat, arrays[1].flat, bias_vector(problem, bias), arrays[2].flat, *known)
+
+
+# ------------------------------------------------------------------------------------------------- The kernels
+
+ceil_div_ = compiled(ceil_div)
+
+
+@kernel
+def small_sums_kernel(x, weight, bias, out, counts, fill, source, offsets, taps, rows):
+    """All images: gather the padded input, sum the taps, store the rows; returns whether the weight is finite.
+
+    Shapes: all flat but rows (2, rows); `Tables` says what they hold; one zero for `bias` is none.
+    """
+    N, G, K, M, length, width, step = counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6]
+    x_0, x_n, x_g = counts[7], counts[8], counts[9]
+    weight_0, weight_k = counts[10], counts[11]
+    out_0, out_n, out_k = counts[12], counts[13], counts[14]
+    T = taps.size
+    lanes = lanes_of(x)
+    blocks = ceil_div_(K, M)
+    buffer = np.empty(source.size + _WIDE * lanes, x.dtype)   # vectors read some positions too many
+    panel = np.empty(blocks * T * M, x.dtype)
+    sums = np.empty(M * length, x.dtype)
+    for i in range(source.size, buffer.size):
+        buffer[i] = 0
+    finite = True
+    for g in range(G):
+        for k in range(blocks * M):
+            at = k // M * T * M + k % M
+            row = weight_0 + (g * K + min(k, K - 1)) * weight_k
+            for t in range(T):
+                w = weight[row + taps[t]]
+                finite = finite and np.isfinite(w)
+                panel[at + t * M] = w
+        for n in range(N):
+            base = x_0 + n * x_n + g * x_g
+            for i in range(source.size):
+                buffer[i] = x[base + source[i]] if source[i] != FILL else fill[0]
+            for block in range(blocks):
+                first = g * K + block * M
+                if M == 1:
+                    for p in range(0, length, _WIDE * lanes):
+                        multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,
+                                      block * T, 0, T, (0,), (0, 0, 0, 0))
+                else:
+                    for p in range(0, length, _NARROW * lanes):
+                        multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,
+                                      block * T * M, 0, T, (0, 0, 0, 0), (0, 0))
+                for i in range(min(M, K - block * M)):
+                    to = out_0 + n * out_n + (g * K + block * M + i) * out_k
+                    for row in range(rows.shape[1]):
+                        begin, end = i * length + rows[0, row], to + rows[1, row]
+                        if step == 1:
+                            copy(out, end, sums, begin, width)
+                        else:
+                            for q in range(width):
+                                out[end + q * step] = sums[begin + q]
+    return finite

@@ -1,0 +1,132 @@
+"""A second call of its kind goes straight to the kernel, and nothing but its time tells."""
+
+import numpy as np
+import pytest
+
+import nconv
+from nconv import functional, ndimage, shortcuts, signal
+
+RNG = np.random.default_rng(0)
+X, H = RNG.standard_normal(50), RNG.standard_normal(7)
+IMAGE, WINDOW = RNG.standard_normal((9, 11)), RNG.standard_normal((3, 4))
+WHOLE = np.arange(50) % 7 - 3
+LAYER, WEIGHT, BIAS = (RNG.standard_normal(s).astype("f4") for s in ((2, 4, 7, 8), (6, 2, 3, 3), (6,)))
+LAST = np.moveaxis(LAYER, 1, -1).copy()
+CALLS = {
+    "signal": (signal, "_lower_convolve", lambda x=X, **o: nconv.convolve(x, H, "same", **o), X),
+    "integers": (signal, "_lower_correlate", lambda x=WHOLE, **o: nconv.correlate(x, np.arange(4), **o), WHOLE),
+    "batch": (signal, "_lower_convolve", lambda x=IMAGE, **o: nconv.convolve(x, WINDOW[:1], axes=1, **o), IMAGE),
+    "image": (ndimage, "_lower_convolve",
+              lambda x=IMAGE, out=None: nconv.ndimage.convolve(x, WINDOW, out, ["mirror", "wrap"]), IMAGE),
+    "layer": (functional, "_lower_conv", lambda x=LAYER, **o: nconv.conv2d(
+        x, WEIGHT, BIAS, (2, 1), [(1, 0), (2, 1)], groups=2, **o), LAYER),
+    "channels last": (functional, "_lower_conv", lambda x=LAST, **o: nconv.conv2d(
+        x, WEIGHT, groups=2, layout="channels_last", **o), LAST),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    shortcuts.forget()
+    yield
+    shortcuts.forget()
+
+
+def no_lowering(monkeypatch, module, name):
+    monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("the call was lowered again"))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_second_call_is_not_lowered(name, monkeypatch):
+    module, lower, call, x = CALLS[name]
+    doubled = call(x * 2)
+    shortcuts.forget()
+    expected = call()
+    no_lowering(monkeypatch, module, lower)
+    np.testing.assert_array_equal(call(), expected)
+    aside = np.stack([x, x], axis=-1)[..., 0]             # not contiguous
+    backwards = np.flip(x).copy()
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for other in (aside, np.flip(backwards), np.asfortranarray(x), frozen):
+        np.testing.assert_array_equal(call(other), expected)
+    np.testing.assert_array_equal(call(x * 2), doubled)
+
+
+@pytest.mark.parametrize("name", ["signal", "image", "layer"])
+def test_out(name, monkeypatch):
+    module, lower, call, _ = CALLS[name]
+    expected = call()
+    out = np.full_like(expected, np.nan)
+    call(out=out)
+    no_lowering(monkeypatch, module, lower)
+    assert call(out=out) is out or name == "image"
+    np.testing.assert_array_equal(out, expected)
+    backwards = np.empty_like(out)[::-1]
+    call(out=backwards)
+    np.testing.assert_array_equal(backwards, expected)
+    monkeypatch.undo()
+    for wrong in (np.empty(3, out.dtype), out[:0]):
+        with pytest.raises(ValueError, match="shape"):
+            call(out=wrong)
+    frozen = out.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        call(out=frozen)
+
+
+def test_out_may_be_the_input():
+    x = X.copy()
+    for _ in range(2):
+        before = x.copy()
+        nconv.convolve(x, H, "same", out=x)
+        np.testing.assert_allclose(x, np.convolve(before, H, "same"), atol=1e-12)
+
+
+def test_an_image_may_be_cast_after_a_call_that_was_not():
+    expected = nconv.ndimage.convolve(IMAGE, WINDOW)
+    assert nconv.ndimage.convolve(IMAGE, WINDOW, np.float32).dtype == "f4"
+    out = np.empty(IMAGE.shape, "f4")
+    nconv.ndimage.convolve(IMAGE, WINDOW, out)
+    np.testing.assert_array_equal(out, expected.astype("f4"))
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, np.array([1]), "1"])
+def test_what_equals_an_option_is_still_refused(wrong):
+    x, w = LAYER[:, :, 0], WEIGHT[:, :, 0]
+    for stride in (1, (1,), [1], np.int64(1)):
+        nconv.conv1d(x, w, None, stride, groups=2)
+    if isinstance(wrong, np.ndarray):
+        nconv.conv1d(x, w, None, wrong, groups=2)
+        wrong = np.array([[1]])                           # the same bytes in memory
+    with pytest.raises(ValueError, match="stride"):
+        nconv.conv1d(x, w, None, wrong, groups=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_infinite_weights_go_the_long_way(value):
+    h = H.copy()
+    h[2] = value
+    with np.errstate(invalid="ignore"):
+        expected = nconv.convolve(X, h)
+        nconv.convolve(X, H)
+        np.testing.assert_array_equal(nconv.convolve(X, h), expected)
+    assert np.isfinite(expected[:2]).all() and not np.isfinite(expected[2:-4]).any()
+
+
+def test_limits_come_before_shortcuts():
+    nconv.convolve(X, H)
+    try:
+        nconv.set_workspace_limit(0)
+        with pytest.raises(MemoryError):
+            nconv.convolve(X, H)
+    finally:
+        nconv.set_workspace_limit(None)
+
+
+def test_a_plan_keeps_the_weight_that_it_was_given():
+    h = H.copy()
+    plan = nconv.plan(nconv.convolve, X, h)
+    assert plan.method == "small"
+    h[:] = 0
+    np.testing.assert_allclose(plan(X), np.convolve(X, H))
