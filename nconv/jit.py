@@ -35,7 +35,7 @@ def _sources() -> str:
     """Fingerprint of everything that kernels are made of: a kernel holds the code of what it calls."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    rooms = [root / f"{name}.py" for name in ("boundary", "geometry", "jit", "machine")]     # what cpu/ compiles of them
+    rooms = [root / f"{name}.py" for name in ("boundary", "geometry", "jit", "machine")]     # which cpu/ compiles
     for path in sorted([*rooms, *root.glob("cpu/**/*.py")]):
         stat = path.stat()
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
