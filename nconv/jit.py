@@ -20,7 +20,7 @@ from numba.core.caching import FunctionCache, NullCache
 
 from . import threads
 
-__all__ = ["compiled", "kernel", "parallel_kernel", "prange"]
+__all__ = ["compiled", "inlined", "kernel", "parallel_kernel", "prange"]
 
 _OPTIONS = {
     "nogil": True,
@@ -73,6 +73,11 @@ def _dispatcher(function: Callable, **options) -> Any:
 def kernel(function: Callable) -> Any:
     """Compile a building block of kernels; serial, callable from other kernels and from Python."""
     return _dispatcher(function)
+
+
+def inlined(function: Callable) -> Any:
+    """Compile a building block of so few instructions that a call of it would cost as much as it does."""
+    return _dispatcher(function, forceinline=True)
 
 
 compiled = kernel

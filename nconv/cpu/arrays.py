@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from ..boundary import FILL
 from ..geometry import ceil_div, share_start
-from ..jit import compiled, kernel, parallel_kernel, prange
+from ..jit import compiled, inlined, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from .simd import copy, lanes_of, transpose_square, vload_even, vstore
 
@@ -176,30 +176,18 @@ def inner_range(maps, u, du, count):
     return first, min(max(last, first), count)
 
 
-@kernel
-def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
-    """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
-
-    `base` is the address of the row in x, or `FILL` where the whole row lies outside; `inner` is the `inner_range`.
-    Positions at or behind the map's end read the fill value.
-    """
-    fill = maps.fill[part]
-    if base == FILL:
-        for i in range(count):
-            buffer[at + i] = fill
-        return
-    first, last = inner
-    begin = maps.start[maps.start.size - 2] + u
-    end = maps.start[maps.start.size - 1]
+@inlined
+def _copy_row(buffer, at, count, x, base, step, index, begin, end, du, first, last, fill):
+    """buffer[at + i] = x[base + index[begin + i du] step], or `fill`, i < count; evenly for first <= i < last."""
     for i in range(first):
-        j = maps.index[begin + i * du] if begin + i * du < end else FILL
+        j = index[begin + i * du] if begin + i * du < end else FILL
         buffer[at + i] = x[base + j * step] if j != FILL else fill
     for i in range(last, count):
-        j = maps.index[begin + i * du] if begin + i * du < end else FILL
+        j = index[begin + i * du] if begin + i * du < end else FILL
         buffer[at + i] = x[base + j * step] if j != FILL else fill
     if first == last:
         return
-    source = base + maps.index[begin + first * du] * step
+    source = base + index[begin + first * du] * step
     if step * du == 1:
         copy(buffer, at + first, x, source, last - first)
         return
@@ -214,24 +202,36 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
         i += 1
 
 
+@inlined
+def _fill_row(buffer, at, count, fill):
+    for i in range(count):
+        buffer[at + i] = fill
+
+
+@kernel
+def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
+    """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
+
+    `base` is the address of the row in x, or `FILL` where the whole row lies outside; `inner` is the `inner_range`.
+    Positions at or behind the map's end read the fill value.
+    """
+    if base == FILL:
+        _fill_row(buffer, at, count, maps.fill[part])
+    else:
+        last = maps.start.size - 2
+        _copy_row(buffer, at, count, x, base, step, maps.index, maps.start[last] + u, maps.start[last + 1], du,
+                  inner[0], inner[1], maps.fill[part])
+
+
 @kernel
 def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, du):
     """`gather_row` for each row: from ``base + sources[row]``, or `FILL`, to ``at + targets[row]``."""
-    inner = inner_range(maps, u, du, count)
-    first, last = inner
-    begin = maps.start[maps.start.size - 2] + u
-    even = step * du == 1 and first < last and begin + (count - 1) * du < maps.start[maps.start.size - 1]
-    source = base + maps.index[begin + first * du] * step if first < last else base
-    fill = maps.fill[part]
+    first, last = inner_range(maps, u, du, count)
+    begin, end = maps.start[maps.start.size - 2] + u, maps.start[maps.start.size - 1]
+    index, fill = maps.index, maps.fill[part]
     for row in range(rows):
-        if even and sources[row] != FILL:              # most rows: in line, for a call costs more than a short row
-            copy(buffer, at + targets[row] + first, x, source + sources[row], last - first)
-            for i in range(first):
-                j = maps.index[begin + i]
-                buffer[at + targets[row] + i] = x[base + sources[row] + j * step] if j != FILL else fill
-            for i in range(last, count):
-                j = maps.index[begin + i]
-                buffer[at + targets[row] + i] = x[base + sources[row] + j * step] if j != FILL else fill
+        if sources[row] == FILL:
+            _fill_row(buffer, at + targets[row], count, fill)
         else:
-            gather_row(buffer, at + targets[row], count, x, FILL if sources[row] == FILL else base + sources[row], step,
-                       maps, part, u, du, inner)
+            _copy_row(buffer, at + targets[row], count, x, base + sources[row], step, index, begin, end, du, first,
+                      last, fill)

@@ -30,10 +30,11 @@ def register_tile(rows: int, width: int, lanes: int) -> tuple[tuple, tuple]:
 def filter_shape(width: int, lanes: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_tile`.
 
-    The V that wastes the fewest lanes on rows of `width` positions, of equals the largest.
+    The V that wastes the fewest lanes on rows of `width` positions; a small V waits for loads, which counts as a waste.
     """
-    M, widths = (4, (4, 2, 1)) if vector_registers() == 32 else (4, (2, 1))
-    return (0,) * M, (0,) * min(widths, key=lambda v: round_up(width, v * lanes))
+    waits = {4: 1, 2: 1.15, 1: 1.5}
+    widths = (4, 2, 1) if vector_registers() == 32 else (2, 1)
+    return (0,) * 4, (0,) * min(widths, key=lambda v: waits[v] * round_up(width, v * lanes))
 
 
 def channel_tile(channels: int, positions: int, lanes: int) -> tuple[tuple, tuple]:
