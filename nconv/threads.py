@@ -12,6 +12,7 @@ the main one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -49,7 +50,8 @@ def may_start() -> bool:
         import numba
 
         try:
-            numba.get_num_threads()                     # starts the layer, under Numba's own lock
+            with _short_waits():
+                numba.get_num_threads()                 # starts the layer, under Numba's own lock
             _layer = numba.threading_layer()
         except ValueError as error:                     # NUMBA_THREADING_LAYER asks for one that is not there
             warnings.warn(f"nconv runs on one thread: {error}", RuntimeWarning, stacklevel=3)
@@ -57,6 +59,24 @@ def may_start() -> bool:
     if _layer == "none":
         return False
     return _layer != "workqueue" or threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def _short_waits():
+    """Let GNU OpenMP, which is loaded within, spin for microseconds only before a waiting thread sleeps.
+
+    By default it spins for milliseconds: where another program wants the processor, a call of microseconds then waits
+    for the end of a time slice. Measured on a busy machine: 4,000 to 12,000 microseconds, and so 2 to 200.
+    """
+    name = "GOMP_SPINCOUNT"
+    ours = name not in os.environ and "OMP_WAIT_POLICY" not in os.environ
+    if ours:
+        os.environ[name] = "10000"
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ[name]
 
 
 def max_threads() -> int:
