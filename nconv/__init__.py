@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"grad", "ndimage"},
+    submodules={"dask", "grad", "ndimage"},
     submod_attrs={
         "errors": ["DeviceError"],
         "functional": ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],

@@ -1,5 +1,6 @@
 """What a type checker sees of the names that `__init__.py` imports lazily."""
 
+from . import dask as dask
 from . import grad as grad
 from . import ndimage as ndimage
 from .errors import DeviceError as DeviceError

@@ -15,7 +15,7 @@ from .lowering import Call, Route, as_array, check_device, check_word, lowered_b
 from .problem import ArraySpec, ConvProblem
 
 _PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-_LAYOUTS = ("channels_first", "channels_last")
+LAYOUTS = ("channels_first", "channels_last")
 
 # --------------------------------------------------------------------------------------------------- Arguments
 
@@ -149,7 +149,7 @@ def _lower_conv(rank, input, weight, bias=None, stride=1, padding=0, dilation=1,
                 layout="channels_first", method="auto", out=None, device=None) -> Call:
     check_device(device)
     input, weight = as_array(input, "input", lists=False), as_array(weight, "weight", lists=False)
-    layout = check_word(layout, "layout", _LAYOUTS)
+    layout = check_word(layout, "layout", LAYOUTS)
     padding_mode = check_word(padding_mode, "padding_mode", tuple(_PADDING_MODES))
     method = check_word(method, "method", ("auto", *registry.names()))
     _check_weight(weight.shape, rank)
@@ -214,7 +214,7 @@ def _lower_transpose(rank, input, weight, bias=None, stride=1, padding=0, output
                      layout="channels_first", method="auto", out=None, device=None) -> Call:
     check_device(device)
     input, weight = as_array(input, "input", lists=False), as_array(weight, "weight", lists=False)
-    layout = check_word(layout, "layout", _LAYOUTS)
+    layout = check_word(layout, "layout", LAYOUTS)
     method = check_word(method, "method", ("auto", *registry.names()))
     _check_weight(weight.shape, rank)
     groups = check_groups(groups)

@@ -102,7 +102,7 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
     return Route(problem, enter, weigh, leave, tuple(shape[a] for a in range(len(shape1))), problem.dtype)
 
 
-def _normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
+def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """Sorted axes, all of them for None."""
     if axes is None:
         return tuple(range(ndim))
@@ -126,7 +126,7 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
     in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
     if in1.ndim != in2.ndim:
         raise ValueError(f"in1 and in2 should have the same dimensionality: in1.ndim={in1.ndim}, in2.ndim={in2.ndim}")
-    axes = _normalize_axes(axes, in1.ndim)
+    axes = normalize_axes(axes, in1.ndim)
     method = check_word(method, "method", ("auto", *registry.names()))
     mode = mode if mode == "same, centred down" else check_word(mode, "mode", _MODES)
     swap = (may_swap and boundary == "constant" and fill == 0
@@ -372,7 +372,7 @@ def _lower_fft(in1, in2, mode="full", axes=None, **options) -> Call:
         return _lower(in1, in2)                         # which says so
     # As SciPy: along an axis where one has a single element there is nothing to transform, only to broadcast, and
     # 'same' has in1's shape along the axes that are broadcast too.
-    axes = _normalize_axes(axes, in1.ndim)
+    axes = normalize_axes(axes, in1.ndim)
     transformed = tuple(a for a in axes if 1 not in (in1.shape[a], in2.shape[a]))
     if mode == "same":
         axes = tuple(a for a in range(in1.ndim) if a in axes or in1.shape[a] == 1 != in2.shape[a])

@@ -17,7 +17,9 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
+_here = threading.local()                               # .limit: of this thread, while `limited` is in force
 _num_threads: int | None = None
 _layer: str | None = None
 _forked_from_openmp = False
@@ -123,6 +125,8 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Number of threads that the kernels use: as set, else NCONV_NUM_THREADS, else as many as Numba starts.
 
+    In a block of `nconv.dask` it is the share of this number that falls to the block.
+
     Returns
     -------
     int
@@ -138,6 +142,24 @@ def get_num_threads() -> int:
     >>> nconv.get_num_threads() >= 1
     True
     """
+    return min(_all_threads(), getattr(_here, "limit", max_threads()))
+
+
+@contextlib.contextmanager
+def limited(n: int) -> Iterator[None]:
+    """At most `n` threads for each call that this thread makes: for callers that run several calls side by side."""
+    before = getattr(_here, "limit", None)
+    _here.limit = n
+    try:
+        yield
+    finally:
+        if before is None:
+            del _here.limit
+        else:
+            _here.limit = before
+
+
+def _all_threads() -> int:
     global _num_threads
     if _num_threads is None:
         setting = os.environ.get("NCONV_NUM_THREADS", "").strip()

@@ -22,6 +22,7 @@ FLOORS = (                                   # from the ground up; a name with a
     {"signal", "ndimage", "functional"},
     {"grad"},
     {"interop/", "__init__"},                # from here up, public names may be used: `import nconv`
+    {"dask/"},
     {"bench/"},
     {"demo"},
     {"cli"},

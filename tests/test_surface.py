@@ -16,6 +16,8 @@ CONTRACT = """
     ndimage.convolve ndimage.correlate ndimage.convolve1d ndimage.correlate1d
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     grad.conv1d_input grad.conv2d_input grad.conv3d_input grad.conv1d_weight grad.conv2d_weight grad.conv3d_weight
+    dask.convolve dask.correlate dask.conv1d dask.conv2d dask.conv3d dask.ndimage.convolve dask.ndimage.correlate
+    dask.ndimage.convolve1d dask.ndimage.correlate1d
     plan tune algorithms set_workspace_limit set_error_limit set_num_threads get_num_threads patch_scipy
     Plan ArraySpec DeviceError
 """.split()
@@ -53,7 +55,7 @@ def test_every_public_name_is_in_the_reference():
     if not page.exists():
         pytest.skip("the documentation is not here")
     listed = {line.strip() for line in page.read_text().splitlines()}
-    public = set(CONTRACT) | {name for name in nconv.__all__ if name not in ("grad", "ndimage")}
+    public = set(CONTRACT) | {name for name in nconv.__all__ if name not in ("dask", "grad", "ndimage")}
     assert public <= listed, f"docs/api/index.rst lacks {sorted(public - listed)}"
 
 
@@ -64,8 +66,8 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_import_is_light():
-    code = ("import sys, nconv; heavy = {'numba', 'llvmlite', 'scipy', 'rich', 'click', 'matplotlib', 'torch'}; "
-            "print(*(heavy & set(sys.modules)))")
+    code = ("import sys, nconv; heavy = {'numba', 'llvmlite', 'scipy', 'rich', 'click', 'matplotlib', 'torch', "
+            "'dask'}; print(*(heavy & set(sys.modules)))")
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT.parent).split() == []
 
 
