@@ -8,14 +8,12 @@ The tests are those that SciPy's wheel ships. Arguments that are not ours go to 
 import argparse
 import importlib.metadata
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
+
+from . import outcomes
 
 MODULES = ("scipy.signal.tests.test_signaltools", "scipy.signal.tests.test_savitzky_golay",
            "scipy.ndimage.tests.test_filters")
@@ -23,31 +21,20 @@ FUNCTIONS = ("scipy.signal.convolve", "scipy.signal.correlate", "scipy.signal.ff
              "scipy.signal.convolve2d", "scipy.signal.correlate2d", "scipy.signal.choose_conv_method",
              "scipy.ndimage.convolve", "scipy.ndimage.correlate", "scipy.ndimage.convolve1d",
              "scipy.ndimage.correlate1d")
-TESTS = Path(__file__).resolve().parent.parent
 
 
 def run(folder: Path, processes: str, extra: list[str], behind_nconv: bool) -> dict:
-    """One run of SciPy's tests: outcomes, texts of failures, counts of calls."""
-    result = folder / f"outcomes-{behind_nconv}.json"
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH")))),
-        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(folder / "numba"),
-        "NCONV_CACHE_DIR": os.environ.get("NCONV_CACHE_DIR") or str(folder / "nconv"),
-    }
-    environment.pop("SCIPY_ARRAY_API", None)
+    """One run of SciPy's tests."""
     rootdir = Path(importlib.util.find_spec("scipy").origin).parent         # names the modules in the tests' names
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(rootdir), "-p", "no:cacheprovider",
-               "-p", "scipy_suite.plugin", "-q", "-n", processes, "--tb=short", "--disable-warnings",
-               "--outcomes", str(result), *(["--behind-nconv"] if behind_nconv else []), *extra, "--pyargs", *MODULES]
-    start = time.perf_counter()
-    output = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if not result.exists() or output.returncode not in (0, 1):
-        sys.exit(f"{output.stdout[-5000:]}{output.stderr[-5000:]}\npytest ended with status {output.returncode}")
-    report = json.loads(result.read_text())
+    try:
+        report = outcomes.run(MODULES, python=sys.executable, rootdir=rootdir, folder=folder,
+                              behind_nconv=behind_nconv, arguments=["-n", processes, *extra])
+    except outcomes.NotRun as error:
+        sys.exit(str(error))
     counts = Counter(report["outcomes"].values())
     print(f"{'behind nconv' if behind_nconv else 'SciPy alone':12}: "
           + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
-          + f" ({time.perf_counter() - start:.0f} s)", flush=True)
+          + f" ({report['seconds']:.0f} s)", flush=True)
     return report
 
 
@@ -60,8 +47,7 @@ def main() -> int:
         alone = run(Path(folder), options.processes, extra, behind_nconv=False)
         behind = run(Path(folder), options.processes, extra, behind_nconv=True)
 
-    owed = sorted(test for test, outcome in alone["outcomes"].items() if outcome == "passed")
-    broken = [test for test in owed if behind["outcomes"].get(test) != "passed"]
+    owed, broken = outcomes.owed(alone), outcomes.broken(alone, behind)
     for test in broken:
         print(f"\n--- {test}: {behind['outcomes'].get(test, 'not run')}\n{behind['failures'].get(test, '')}")
     print("\ncalls run by nconv, and calls handed back to SciPy:")

@@ -47,6 +47,7 @@ class Recorder:
                 json.dump({"outcomes": self.outcomes, "failures": self.failures, "ran": self.ran,
                            "handed_back": [[*key, n] for key, n in self.handed_back.items()]}, file)
 
+    @pytest.hookimpl(optionalhook=True)                 # xdist's; where it is not installed there is one process
     def pytest_testnodedown(self, node, error):
         counts = getattr(node, "workeroutput", {}).get("nconv")
         if counts:

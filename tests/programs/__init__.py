@@ -1,0 +1,1 @@
+"""Other people's programs behind nconv: ``python -m tests.programs``."""

@@ -1,0 +1,47 @@
+"""One run of somebody's tests in a process of its own, alone or behind nconv, and what differs between two runs."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+class NotRun(Exception):
+    """pytest ended before it could run the tests; the text says why."""
+
+
+def run(tests, *, python, rootdir, folder, behind_nconv, arguments=()) -> dict:
+    """Outcomes, texts of failures, counts of calls and seconds of one run.
+
+    `tests` are what pytest takes, with its ``--pyargs``; `rootdir` names them; `folder` takes the caches, and is where
+    the tests run.
+    """
+    result = folder / f"outcomes-{behind_nconv}.json"
+    result.unlink(missing_ok=True)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH")))),
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(folder / "numba"),
+        "NCONV_CACHE_DIR": os.environ.get("NCONV_CACHE_DIR") or str(folder / "nconv"),
+    }
+    environment.pop("SCIPY_ARRAY_API", None)
+    command = [python, "-m", "pytest", "-c", os.devnull, "--rootdir", str(rootdir), "-p", "no:cacheprovider",
+               "-p", "scipy_suite.plugin", "-q", "--tb=short", "--disable-warnings", "--outcomes", str(result),
+               *(["--behind-nconv"] if behind_nconv else []), *arguments, "--pyargs", *tests]
+    start = time.perf_counter()
+    output = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if not result.exists() or output.returncode not in (0, 1):
+        raise NotRun(f"{output.stdout[-5000:]}{output.stderr[-5000:]}\npytest ended with status {output.returncode}")
+    return json.loads(result.read_text()) | {"seconds": time.perf_counter() - start}
+
+
+def owed(alone: dict) -> list[str]:
+    """The tests that have to pass behind nconv: those that pass alone."""
+    return sorted(test for test, outcome in alone["outcomes"].items() if outcome == "passed")
+
+
+def broken(alone: dict, behind: dict) -> list[str]:
+    """Those of them that do not."""
+    return [test for test in owed(alone) if behind["outcomes"].get(test) != "passed"]
