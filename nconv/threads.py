@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 _here = threading.local()                               # .limit: of this thread, while `limited` is in force
 _num_threads: int | None = None
@@ -83,8 +84,8 @@ def _short_waits():
 
 def max_threads() -> int:
     """The largest number of threads: Numba's NUMBA_NUM_THREADS, by default the processors this process may use."""
-    config = sys.modules.get("numba.core.config")
-    if config is not None:
+    config: Any = sys.modules.get("numba.core.config")
+    if hasattr(config, "NUMBA_NUM_THREADS"):            # not yet, while another thread imports Numba
         return int(config.NUMBA_NUM_THREADS)
     setting = os.environ.get("NUMBA_NUM_THREADS", "")
     if setting.isdigit() and int(setting) > 0:
@@ -142,7 +143,8 @@ def get_num_threads() -> int:
     >>> nconv.get_num_threads() >= 1
     True
     """
-    return min(_all_threads(), getattr(_here, "limit", max_threads()))
+    limit = getattr(_here, "limit", None)
+    return _all_threads() if limit is None else min(_all_threads(), limit)
 
 
 @contextlib.contextmanager

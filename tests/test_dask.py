@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 
 import dask
 import dask.array as da
@@ -277,3 +278,9 @@ def test_a_volume_streams_from_disk_to_disk(tmp_path):
     from nconv.bench.stream import stream  # compares planes at edges and seams with those in memory
 
     assert set(stream(tmp_path, 24, (12, 10), 8, RNG.standard_normal((3, 3, 3)))) == {"write", "filter"}
+
+
+def test_a_numba_that_another_thread_is_importing_is_no_obstacle(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba.core.config", types.ModuleType("numba.core.config"))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
+    assert threads.max_threads() == 3
