@@ -13,6 +13,7 @@ from .functional import conv_transpose3d as conv_transpose3d
 from .interop.scipy_patch import patch_scipy as patch_scipy
 from .planner import Plan as Plan
 from .planner import algorithms as algorithms
+from .planner import allow_tf32 as allow_tf32
 from .planner import plan as plan
 from .planner import set_error_limit as set_error_limit
 from .planner import set_workspace_limit as set_workspace_limit

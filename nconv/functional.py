@@ -115,7 +115,7 @@ def _check_bias(bias: Any, channels: int) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _conv_route(x_shape, w_shape, dtype, stride, padding, dilation, groups, padding_mode, layout) -> Route:
+def _conv_route(x_shape, w_shape, dtype, stride, padding, dilation, groups, padding_mode, layout, device) -> Route:
     rank = len(w_shape) - 2
     batch, channels, size = split_shape(x_shape, rank, layout)
     groups = check_groups(groups, **{"input channels": channels, "output channels": w_shape[0]})
@@ -126,7 +126,8 @@ def _conv_route(x_shape, w_shape, dtype, stride, padding, dilation, groups, padd
     problem = ConvProblem(
         N=1 if batch is None else batch, groups=groups, C=w_shape[1], K=w_shape[0] // groups, size=size, kernel=kernel,
         stride=stride, dilation=dilation, padding=pad_pairs(padding, rank, size, kernel, stride, dilation), dtype=dtype,
-        boundary=(_PADDING_MODES[padding_mode],) * rank, channels_last=layout == "channels_last")
+        boundary=(_PADDING_MODES[padding_mode],) * rank, channels_last=layout == "channels_last",
+        device=device)
     if padding_mode != "zeros" and 0 in size:
         raise ValueError(f"padding_mode={padding_mode!r} needs a non-empty input: input.shape={x_shape}")
     _check_fits(problem)
@@ -147,20 +148,22 @@ def _as_line(problem: ConvProblem) -> ConvProblem:
 
 def _lower_conv(rank, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
                 layout="channels_first", method="auto", out=None, device=None) -> Call:
-    check_device(device)
     input, weight = as_array(input, "input", lists=False), as_array(weight, "weight", lists=False)
     layout = check_word(layout, "layout", LAYOUTS)
     padding_mode = check_word(padding_mode, "padding_mode", tuple(_PADDING_MODES))
     method = check_word(method, "method", ("auto", *registry.names()))
     _check_weight(weight.shape, rank)
     bias = _check_bias(bias, weight.shape[0])
+    device = check_device(device, input=input, weight=weight, bias=bias)
     route = _conv_route(input.shape, weight.shape, _promote(input, weight, bias), per_axis(stride, "stride", rank, 1),
-                        _hashable(padding), per_axis(dilation, "dilation", rank, 1), groups, padding_mode, layout)
+                        _hashable(padding), per_axis(dilation, "dilation", rank, 1), groups, padding_mode, layout,
+                        device)
     return Call(route, input, weight, bias, method, out)
 
 
 @lru_cache(maxsize=1024)
-def _transpose_route(x_shape, w_shape, dtype, stride, padding, output_padding, groups, dilation, layout) -> Route:
+def _transpose_route(x_shape, w_shape, dtype, stride, padding, output_padding, groups, dilation, layout,
+                     device) -> Route:
     rank = len(w_shape) - 2
     batch, channels, size = split_shape(x_shape, rank, layout)
     groups = check_groups(groups, **{"input channels": channels})
@@ -181,12 +184,13 @@ def _transpose_route(x_shape, w_shape, dtype, stride, padding, output_padding, g
         raise ValueError(f"padding leaves no output: output size {tuple(out)} for input.shape={x_shape}, "
                          f"weight.shape={w_shape}, padding={padding!r}")
     problem = adjoint_problem(1 if batch is None else batch, groups, w_shape, size, out, stride, pairs, dilation, dtype,
-                              layout)
+                              layout, device)
     enter, leave, shape = layer_views(problem, batch is not None)
     return Route(problem, enter, lambda w: adjoint_weight(w, groups), leave, shape, problem.dtype)
 
 
-def adjoint_problem(N, groups, w_shape, size, out, stride, padding, dilation, dtype, layout="channels_first"):
+def adjoint_problem(N, groups, w_shape, size, out, stride, padding, dilation, dtype, layout="channels_first",
+                    device="cpu"):
     """The adjoint of a convolution with this weight, as a problem: from its output extents `size` to its input's `out`.
 
     A position of the adjoint's output gathers from every `stride`-th position of an input with zeros between; taps run
@@ -200,7 +204,7 @@ def adjoint_problem(N, groups, w_shape, size, out, stride, padding, dilation, dt
     return ConvProblem(
         N=N, groups=groups, C=w_shape[0] // groups, K=w_shape[1], size=tuple(size), kernel=kernel,
         stride=(1,) * len(kernel), dilation=dilation, padding=tuple(pairs), dtype=dtype, upsample=stride,
-        channels_last=layout == "channels_last")
+        channels_last=layout == "channels_last", device=device)
 
 
 def adjoint_weight(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -212,17 +216,17 @@ def adjoint_weight(weight: np.ndarray, groups: int) -> np.ndarray:
 
 def _lower_transpose(rank, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
                      layout="channels_first", method="auto", out=None, device=None) -> Call:
-    check_device(device)
     input, weight = as_array(input, "input", lists=False), as_array(weight, "weight", lists=False)
     layout = check_word(layout, "layout", LAYOUTS)
     method = check_word(method, "method", ("auto", *registry.names()))
     _check_weight(weight.shape, rank)
     groups = check_groups(groups)
     bias = _check_bias(bias, weight.shape[1] * groups)
+    device = check_device(device, input=input, weight=weight, bias=bias)
     route = _transpose_route(
         input.shape, weight.shape, _promote(input, weight, bias), per_axis(stride, "stride", rank, 1),
         _hashable(padding), per_axis(output_padding, "output_padding", rank, 0), groups,
-        per_axis(dilation, "dilation", rank, 1), layout)
+        per_axis(dilation, "dilation", rank, 1), layout, device)
     return Call(route, input, weight, bias, method, out)
 
 

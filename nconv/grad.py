@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import planner
 from .functional import adjoint_problem, adjoint_weight, check_groups, layer_views, pad_pairs, per_axis, split_shape
 from .geometry import out_size, product, span
-from .lowering import Call, Route, as_array, lowered_by
+from .lowering import Call, Route, as_array, check_device, lowered_by
 from .problem import ConvProblem
 
 
@@ -50,22 +50,22 @@ def _forward(x_shape, w_shape, grad_shape, stride, padding, dilation, groups):
 
 
 @lru_cache(maxsize=1024)
-def _input_route(x_shape, w_shape, grad_shape, dtype, stride, padding, dilation, groups) -> Route:
+def _input_route(x_shape, w_shape, grad_shape, dtype, stride, padding, dilation, groups, device) -> Route:
     batched, N, size, out, pairs = _forward(x_shape, w_shape, grad_shape, stride, padding, dilation, groups)
-    problem = adjoint_problem(N, groups, w_shape, out, size, stride, pairs, dilation, dtype)
+    problem = adjoint_problem(N, groups, w_shape, out, size, stride, pairs, dilation, dtype, device=device)
     enter, leave, shape = layer_views(problem, batched)
     return Route(problem, enter, lambda w: adjoint_weight(w, groups), leave, shape, dtype)
 
 
 @lru_cache(maxsize=1024)
-def _weight_route(x_shape, w_shape, grad_shape, dtype, stride, padding, dilation, groups) -> Route:
+def _weight_route(x_shape, w_shape, grad_shape, dtype, stride, padding, dilation, groups, device) -> Route:
     _, N, size, out, pairs = _forward(x_shape, w_shape, grad_shape, stride, padding, dilation, groups)
     C, K, kernel = w_shape[1], w_shape[0] // groups, w_shape[2:]
     # Positions are the weight's taps: only so many outputs are wanted, so the high padding is cut to fit.
     padding = tuple((low, span(o, s) + span(k, d) - 1 - n - low) for n, o, k, s, d, (low, _) in zip(
         size, out, kernel, stride, dilation, pairs, strict=True))
     problem = ConvProblem(N=C, groups=groups, C=N, K=K, size=size, kernel=out, stride=dilation, dilation=stride,
-                          padding=padding, dtype=dtype)
+                          padding=padding, dtype=dtype, device=device)
 
     def enter(x):                # (N, groups C, ...) as (C, groups N, ...)
         return x.reshape(N, groups, C, *size).transpose(2, 1, 0, *range(3, 3 + len(size))).reshape(problem.x_shape)
@@ -90,9 +90,10 @@ def _lower_input(rank, input_size, weight, grad_output, stride=1, padding=0, dil
     weight = as_array(weight, "weight", lists=False)
     grad_output = as_array(grad_output, "grad_output", lists=False)
     shape = _sizes(input_size, "input_size", rank, True)
+    device = check_device(None, weight=weight, grad_output=grad_output)
     route = _input_route(shape, _sizes(weight.shape, "weight.shape", rank, False), grad_output.shape,
                          np.result_type(weight.dtype, grad_output.dtype), *_geometry(
-                             rank, stride, dilation, groups, padding))
+                             rank, stride, dilation, groups, padding), device)
     return Call(route, grad_output, weight)
 
 
@@ -100,15 +101,16 @@ def _lower_weight(rank, input, weight_size, grad_output, stride=1, padding=0, di
     input = as_array(input, "input", lists=False)
     grad_output = as_array(grad_output, "grad_output", lists=False)
     shape = _sizes(weight_size, "weight_size", rank, False)
+    device = check_device(None, input=input, grad_output=grad_output)
     route = _weight_route(input.shape, shape, grad_output.shape, np.result_type(input.dtype, grad_output.dtype),
-                          *_geometry(rank, stride, dilation, groups, padding))
+                          *_geometry(rank, stride, dilation, groups, padding), device)
     return Call(route, input, grad_output)
 
 
 def _run(call: Call) -> NDArray:
     """Run a gradient; without any output position the gradient is zero."""
     if product(call.weight.shape) == 0 or product(call.x.shape) == 0:
-        return np.zeros(call.route.shape, call.route.dtype)
+        return planner.empty_result(call)
     return planner.execute(call)
 
 

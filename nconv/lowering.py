@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from . import registry
 from .errors import DeviceError
 from .problem import ArraySpec, ConvProblem, engine_dtype
 
@@ -75,9 +76,8 @@ def as_array(value: Any, name: str, *, lists: bool = True) -> Any:
         array = value
     elif isinstance(value, ArraySpec):
         return value
-    elif hasattr(value, "__cuda_array_interface__"):
-        raise DeviceError(f"{name} lies on a GPU, and this version of nconv has no GPU kernels; "
-                          "bring it to the host first (for example with cupy.asnumpy)")
+    elif on_gpu(value):
+        array = registry.arrays("cuda").view(value, name)
     elif lists or hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         try:
             array = np.asarray(value)
@@ -92,14 +92,38 @@ def as_array(value: Any, name: str, *, lists: bool = True) -> Any:
     return array
 
 
-def check_device(device: str | None) -> str:
-    """'cpu', or the error that the device deserves."""
-    if device in (None, "cpu"):
+def on_gpu(value: Any) -> bool:
+    """Whether an array, or what an `ArraySpec` stands for, lies in the memory of a GPU."""
+    if isinstance(value, np.ndarray):
+        return False
+    if isinstance(value, ArraySpec):
+        return value.device == "cuda"
+    if (said := getattr(value, "is_cuda", None)) is not None:         # PyTorch's tensors have the interface only there
+        return bool(said)
+    return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
+
+
+def check_device(device: str | None, **arrays: Any) -> str:
+    """The device of a call: that of its arrays, or the one that is asked for where they lie on the host.
+
+    Raises DeviceError where arrays lie on both sides, where those of a GPU are to be computed on the CPU, and where no
+    GPU can be used.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"unknown device: device={device!r}, expected 'cpu' or 'cuda'")
+    there = [name for name, array in arrays.items() if on_gpu(array)]
+    here = [name for name, array in arrays.items() if array is not None and name not in there]
+    if not there and device != "cuda":
         return "cpu"
-    if device == "cuda":
-        raise DeviceError("device='cuda' cannot be used: this version of nconv has no GPU kernels; "
-                          "leave device out to run on the CPU")
-    raise ValueError(f"unknown device: device={device!r}, expected 'cpu' or 'cuda'")
+    if there and here:
+        raise DeviceError(f"{' and '.join(there)} on the GPU, {' and '.join(here)} on the host: bring all to one side, "
+                          "for example with cupy.asarray or cupy.asnumpy, and describe those of a GPU by "
+                          "ArraySpec(..., device='cuda')")
+    if there and device == "cpu":
+        raise DeviceError(f"device='cpu', but {' and '.join(there)} on the GPU: bring them to the host, for example "
+                          "with cupy.asnumpy, or leave device out")
+    registry.arrays("cuda").check_usable()
+    return "cuda"
 
 
 def check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
@@ -110,15 +134,18 @@ def check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
     return word
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, name: str = "out") -> None:
-    """Refuse an `out` that cannot take the result, before anything is computed."""
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, name: str = "out", like: Any = None) -> None:
+    """Refuse an `out` that cannot take the result, before anything is computed; it must lie where `like` lies."""
     if out is None:
         return
-    if not isinstance(out, np.ndarray):
+    if on_gpu(out) or on_gpu(like):
+        check_device(None, input=like, **{name: out})
+        out = as_array(out, name)
+    elif not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, not {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"{name} has the wrong dtype: {name}.dtype={out.dtype}, expected {dtype}")
     if out.shape != shape:
         raise ValueError(f"{name} has the wrong shape: {name}.shape={out.shape}, expected {shape}")
-    if not out.flags.writeable:
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError(f"{name} is read-only")

@@ -9,6 +9,7 @@ import os
 import platform
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,38 @@ class Machine:
         return peak if real.kind == "f" else peak / 3
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """Rates of a whole GPU, in SI units. The defaults are the data sheet's of an H100 SXM, not measured.
+
+    Half of the multiprocessors' figures can be asked of the driver and are, where there is one.
+    """
+
+    name: str = "GPU"
+    processors: int = 132          # streaming multiprocessors
+    clock: float = 1.7e9           # Hz
+    bandwidth: float = 3.0e12      # bytes/s of its memory
+    launch: float = 6e-6           # seconds from one kernel's start to the next one's
+    efficiency: dict = field(default_factory=lambda: {   # share of the peak that a kernel reaches
+        "direct": 0.12, "direct_tile": 0.4, "im2col": 0.6, "im2col_tensor": 0.3, "fft": 0.2}, hash=False)
+
+    def flops(self, dtype: np.dtype, tensor: bool = False) -> float:
+        """Peak additions and multiplications per second in the real numbers that make up `dtype`."""
+        real = np.zeros(0, dtype).real.dtype
+        lanes = {"f4": 128, "f8": 64, "i4": 64, "i8": 16}[real.str[1:]]        # of one multiprocessor
+        return 2 * (1024 if tensor else lanes) * self.processors * self.clock
+
+
 @cache
-def machine() -> Machine:
-    """This machine."""
-    return Machine()
+def machine(device: str = "cpu") -> Any:
+    """This machine as the cost models of a device know it: a `Machine`, or a `Gpu` for 'cuda'."""
+    if device == "cpu":
+        return Machine()
+    from numba import cuda
+
+    try:
+        gpu = cuda.get_current_device()
+        name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+        return Gpu(name, int(gpu.MULTIPROCESSOR_COUNT), 1e3 * gpu.CLOCK_RATE)
+    except Exception:                              # no driver, or a simulated device: the data sheet must do
+        return Gpu()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import planner
 from .geometry import product
-from .lowering import Call, Route, as_array, check_out, check_word, lowered_by
+from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by, on_gpu
 from .problem import ConvProblem
 
 _MODES = {"reflect": "symmetric", "grid-mirror": "symmetric", "constant": "constant", "grid-constant": "constant",
@@ -41,7 +41,7 @@ def _compute_dtype(x: np.dtype, weights: np.dtype, out: np.dtype, whole_cval: bo
 
 
 @lru_cache(maxsize=1024)
-def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, axes, convolution) -> Route:
+def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, axes, convolution, device) -> Route:
     low = []
     for n, origin in zip(taps, origins, strict=True):
         shift = (-origin - (n % 2 == 0)) if convolution else origin
@@ -59,7 +59,7 @@ def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, ax
         N=product(shape[a] for a in batch), groups=1, C=1, K=1, size=sizes, kernel=kernel, stride=(1,) * len(kernel),
         dilation=(1,) * len(kernel),
         padding=tuple((b, n - 1 - b) for b, n in zip(low, taps, strict=True)) or ((0, 0),), dtype=compute,
-        boundary=modes or ("constant",), fill=int(cval) if compute.kind == "i" and whole_cval else cval)
+        boundary=modes or ("constant",), fill=int(cval) if compute.kind == "i" and whole_cval else cval, device=device)
     conjugate = weight_dtype.kind == "c" and not convolution
 
     def enter(x):
@@ -97,11 +97,12 @@ def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray
     natural = np.promote_types(x.dtype, np.complex64) if is_complex else x.dtype.newbyteorder("=")
     if output is None:
         return natural, None
-    if isinstance(output, np.ndarray):
+    if isinstance(output, np.ndarray) or on_gpu(output):
+        given, output = output, as_array(output, "output")
         if is_complex and output.dtype.kind != "c":
             raise TypeError(f"output must have a complex dtype: output.dtype={output.dtype}")
-        check_out(output, x.shape, output.dtype, "output")
-        return output.dtype, output
+        check_out(output, x.shape, output.dtype, "output", like=x)
+        return output.dtype, given
     try:
         dtype = np.dtype(output)
     except TypeError:
@@ -144,8 +145,9 @@ def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, a
     dtype, target = _output(output, input, is_complex)
     if input.dtype.kind in "biu" and dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
         weights = weights.astype(np.int64)              # [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]
+    device = check_device(None, input=input, weights=weights)
     route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(modes), cval,
-                   tuple(map(int, origins)), tuple(sorted(given)), convolution)
+                   tuple(map(int, origins)), tuple(sorted(given)), convolution, device)
     # Truncated sums show the last bit: through an FFT, 3 - 1e-13 would become 2 where the sum of products is exactly 3.
     truncated = dtype.kind in "biu" and route.problem.dtype.kind == "f"
     return Call(route, input, weights, None, "direct" if truncated else "auto", target)

@@ -18,12 +18,12 @@ import numpy as np
 
 from . import registry, shortcuts, threads, wisdom
 from .geometry import product
-from .lowering import Call, Route, check_out, lower
+from .lowering import Call, Route, as_array, check_device, check_out, lower, on_gpu
 from .machine import machine
 from .phases import phases
 from .problem import ArraySpec, ConvProblem
 
-_limits = {"workspace": None, "error": 8.0}
+_limits: dict[str, Any] = {"workspace": None, "error": 8.0, "tf32": False}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class Plan:
         """Convolve `x`, which must have the shape and dtype that were planned."""
         if isinstance(self._call.weight, ArraySpec):
             raise TypeError("this plan was made from the weight's ArraySpec and cannot run; give the weight to plan()")
-        x = np.asarray(x)
+        x = as_array(x, "x")
+        check_device(self.problem.device if on_gpu(x) else None, x=x, **{"the planned input": self._call.x})
         if x.shape != self._call.x.shape or x.dtype != self._call.x.dtype:
             raise ValueError(f"the plan is for shape {self._call.x.shape} and dtype {self._call.x.dtype}, "
                              f"not {x.shape} and {x.dtype}")
@@ -184,11 +185,45 @@ class set_error_limit(contextlib.AbstractContextManager):
         shortcuts.forget()
 
 
+class allow_tf32(contextlib.AbstractContextManager):
+    """Let layers of float32 on a GPU round their factors to TF32 (eleven bits), so that tensor cores multiply them.
+
+    Off by default: it is many times faster and errs some thousand times more. Sums stay float32. As a function it sets
+    this for the whole program, as a context manager for a block; plans keep what was allowed when they were made.
+
+    Parameters
+    ----------
+    allowed : bool, default True
+
+    Raises
+    ------
+    TypeError
+        If `allowed` is not a bool.
+
+    Examples
+    --------
+    >>> import nconv
+    >>> with nconv.allow_tf32():
+    ...     y = "layers on a GPU run in TF32 here"
+    """
+
+    def __init__(self, allowed: bool = True):
+        if not isinstance(allowed, (bool, np.bool_)):
+            raise TypeError(f"allowed must be True or False: allowed={allowed!r}")
+        self._before = _limits["tf32"]
+        _limits["tf32"] = bool(allowed)
+
+    def __exit__(self, *exc) -> None:
+        _limits["tf32"] = self._before
+
+
 # ----------------------------------------------------------------------------------------------------- Choice
 
 
 def decide(problem: ConvProblem, method: str = "auto") -> Decision:
     """The algorithm for a problem under the limits in force."""
+    if problem.device == "cuda" and _limits["tf32"]:
+        problem = problem.replace(tf32=True)
     return _decide(problem, method, threads.get_num_threads(), _limits["workspace"], _limits["error"])
 
 
@@ -197,6 +232,7 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
             error_limit: float) -> Decision:
     algorithms = registry.algorithms(problem.device)
     forced = method != "auto"
+    rates = machine(problem.device)
     if forced and method not in registry.names(problem.device):
         raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of "
                          f"{', '.join(map(repr, registry.names(problem.device)))}")
@@ -210,11 +246,11 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
             continue
         # A small problem is not worth the start of the threads.
         best = min((problem.replace(threads=n) for n in {1, num_threads}),
-                   key=lambda p: sum(algorithm.cost(part, machine()) for part in _parts(p)))
+                   key=lambda p: sum(algorithm.cost(part, rates) for part in _parts(p)))
         parts_of_best = _parts(best)
         candidate = Candidate(
-            algorithm.NAME, sum(algorithm.cost(part, machine()) for part in parts_of_best),
-            sum(algorithm.workspace(part, machine()) for part in parts_of_best),
+            algorithm.NAME, sum(algorithm.cost(part, rates) for part in parts_of_best),
+            sum(algorithm.workspace(part, rates) for part in parts_of_best),
             max(map(algorithm.error, parts_of_best), default=1.0), measured=measured.get(algorithm.NAME))
         if workspace_limit is not None and candidate.workspace > workspace_limit:
             candidate = replace(candidate, refused=f"needs {candidate.workspace} bytes of workspace, the limit is "
@@ -266,15 +302,16 @@ def _refuse(problem, method, candidates, workspace_limit):
 # -------------------------------------------------------------------------------------------------------- Run
 
 
-def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: np.ndarray, weight: np.ndarray,
-                  bias: np.ndarray | None = None, prepared: Any = None) -> np.ndarray:
+def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: Any, weight: Any, bias: Any = None,
+                  prepared: Any = None) -> Any:
     """Run one algorithm on arrays in the engine's order; the result has `problem.dtype`."""
+    arrays = registry.arrays(problem.device)
     if prepared is None:
-        prepared = algorithm.prepare(problem, np.asarray(weight).astype(problem.engine, copy=False))
-    out = _allocate(problem)
+        prepared = algorithm.prepare(problem, arrays.widen(weight, problem))
+    out = arrays.allocate(problem, x)
     if out.size:
-        algorithm.run(problem, prepared, _widen(x, problem), _widen(bias, problem), out)
-    return _narrow(out, problem.dtype)
+        algorithm.run(problem, prepared, arrays.widen(x, problem), arrays.widen(bias, problem), out)
+    return arrays.deliver(arrays.narrow(out, problem.dtype), x)
 
 
 def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
@@ -297,46 +334,59 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
 
 
 def _shortcut(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
-    return shortcuts.shortcut(call, decision.problem, decision.algorithm, _allocate)
+    allocate = registry.arrays(decision.problem.device).allocate
+    return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate)
 
 
 def execute(call: Call) -> np.ndarray:
     """Run a call: the one way from every public function to a kernel."""
     route = call.route
-    check_out(call.out, route.shape, route.dtype)
+    check_out(call.out, route.shape, route.dtype, like=call.x)
     if call.instead is not None:
         return call.instead(call)
     decision = decide(route.problem, call.method)      # a wrong method is refused for empty outputs too
     if product(route.shape) == 0:
-        return np.empty(route.shape, route.dtype) if call.out is None else call.out
+        return empty_result(call)
     prepared, bias = _prepare(decision, call)
     return _finish(route, decision.problem, decision.algorithm, prepared, call.x, bias, call.out)
+
+
+def empty_result(call: Call) -> Any:
+    """The result where there is nothing to add up: zeros, or no element at all."""
+    route = call.route
+    arrays = registry.arrays(route.problem.device)
+    result = arrays.zeros(route.shape, route.dtype, call.x)
+    if call.out is None:
+        return arrays.deliver(result, call.x)
+    arrays.assign(call.out, result)
+    return call.out
 
 
 def _prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
     """(the packed weight of each phase, the bias)."""
     problem = decision.problem
-    weight = _widen(call.route.weigh(call.weight), problem)
+    arrays = registry.arrays(problem.device)
+    weight = arrays.widen(call.route.weigh(call.weight), problem)
     prepare = decision.algorithm.prepare
-    prepared = tuple(phase.problem and prepare(phase.problem, np.ascontiguousarray(weight[phase.taps]))
+    prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(weight[phase.taps]))
                      for phase in phases(problem)) if product(problem.out_shape) else ()
-    return prepared, _widen(call.bias, problem)
+    return prepared, arrays.widen(call.bias, problem)
 
 
-def _finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> np.ndarray:
-    result = _allocate(problem)
+def _finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:
+    arrays = registry.arrays(problem.device)
+    result = arrays.allocate(problem, x)
     if result.size:
-        _run_phases(algorithm, problem, prepared, _widen(route.enter(x), problem), bias, result)
-    result = route.leave(result)
-    result = _narrow(result, route.dtype) if route.cast is None else route.cast(result, route.dtype)
+        _run_phases(arrays, algorithm, problem, prepared, arrays.widen(route.enter(x), problem), bias, result)
+    result = arrays.narrow(route.leave(result), route.dtype, route.cast)
     if out is None:
-        return result
-    check_out(out, route.shape, route.dtype)
-    out[...] = result
+        return arrays.deliver(result, x)
+    check_out(out, route.shape, route.dtype, like=x)
+    arrays.assign(out, result)
     return out
 
 
-def _run_phases(algorithm, problem, prepared, x, bias, result) -> None:
+def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
     parts = phases(problem)
     if len(parts) == 1 and parts[0].problem is not None:
         algorithm.run(problem, prepared[0], x, bias, result)
@@ -345,32 +395,9 @@ def _run_phases(algorithm, problem, prepared, x, bias, result) -> None:
         if part.problem is None:
             result[part.places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
             continue
-        y = _allocate(part.problem)
+        y = arrays.part_target(part.problem, result, part.places)
         algorithm.run(part.problem, packed, x, bias, y)
         result[part.places] = y
-
-
-def _allocate(problem: ConvProblem) -> np.ndarray:
-    bytes_needed = product(problem.out_shape) * problem.engine.itemsize
-    if bytes_needed > np.iinfo(np.intp).max:
-        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes")
-    try:
-        if problem.channels_last:
-            return np.moveaxis(np.empty((problem.N, *problem.out, problem.groups * problem.K), problem.engine), -1, 1)
-        return np.empty(problem.out_shape, problem.engine)
-    except MemoryError as error:
-        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes") from error
-
-
-def _widen(array, problem: ConvProblem):
-    """Values in the engine's type: wider floats, integers modulo 2**32 or 2**64."""
-    return None if array is None else np.asarray(array).astype(problem.engine, copy=False)
-
-
-def _narrow(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if array.dtype == dtype:
-        return array
-    return array != 0 if dtype.kind == "b" else array.astype(dtype)
 
 
 # ------------------------------------------------------------------------------------------------- Plan, tune
@@ -456,10 +483,12 @@ def measure(call: Call, repeats: int = 5) -> dict[str, float]:
         if not candidate.refused:
             decision = decide(call.route.problem, candidate.name)
             runs.append((decision, *_prepare(decision, call), []))
+    finished = registry.arrays(call.route.problem.device).synchronize
     for turn in range(repeats + 1):                       # the first one compiles and warms up
         for decision, prepared, bias, times in runs:
             start = time.perf_counter()
             _finish(call.route, decision.problem, decision.algorithm, prepared, call.x, bias, None)
+            finished()
             if turn:
                 times.append(time.perf_counter() - start)
     return {decision.algorithm.NAME: float(np.median(times)) for decision, _, _, times in runs}
@@ -470,7 +499,7 @@ def _example(array):
         return array
     values = np.random.default_rng(0).integers(0, 2, array.shape) if array.dtype.kind in "biu" else \
         np.random.default_rng(0).standard_normal(array.shape)
-    return values.astype(array.dtype)
+    return registry.arrays(array.device).from_host(values.astype(array.dtype))
 
 
 @dataclass(frozen=True)
@@ -494,7 +523,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     Examples
     --------
     >>> import nconv
-    >>> [a.name for a in nconv.algorithms()]
+    >>> [a.name for a in nconv.algorithms() if a.device == "cpu"]
     ['small', 'direct', 'im2col', 'fft']
     """
     return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)

@@ -101,6 +101,7 @@ class ConvProblem:
     channels_last: bool = False
     device: str = "cpu"
     threads: int = 1
+    tf32: bool = False                       # float32 products may be rounded to TF32 (tensor cores of a GPU)
 
     def __post_init__(self):
         rank = len(self.size)

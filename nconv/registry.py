@@ -23,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("small", "direct", "im2col", "fft")}
+_MODULES = {"cpu": ("small", "direct", "im2col", "fft"), "cuda": ("direct", "im2col", "fft")}
 
 
 def devices() -> tuple[str, ...]:
@@ -35,6 +35,12 @@ def devices() -> tuple[str, ...]:
 def algorithms(device: str = "cpu") -> tuple[ModuleType, ...]:
     """The algorithms of a device, in the order in which ties are decided."""
     return tuple(import_module(f"nconv.{device}.{name}") for name in _MODULES[device])
+
+
+@cache
+def arrays(device: str = "cpu") -> ModuleType:
+    """The module of a device that allocates, converts and delivers arrays; the same names in every wing."""
+    return import_module(f"nconv.{device}.arrays")
 
 
 def names(device: str = "cpu") -> tuple[str, ...]:

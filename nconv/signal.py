@@ -43,7 +43,7 @@ def _reversed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mode: str, axes: tuple[int, ...],
-           correlate: bool, swap: bool, boundary: str, fill: complex) -> Route:
+           correlate: bool, swap: bool, boundary: str, fill: complex, device: str) -> Route:
     """The way to the engine; in2 is the weight unless they are swapped, which a convolution allows.
 
     Beside the convolved axes, one along which both inputs vary is a group, only the signal: batch, only the kernel:
@@ -75,7 +75,7 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
         dilation=(1,) * len(sizes),
         padding=tuple((k - 1 - start, start + length - n)
                       for n, k, (start, length) in zip(sizes, taps, ranges, strict=True)),
-        dtype=np.result_type(dtype1, dtype2), boundary=(boundary,) * len(sizes), fill=fill)
+        dtype=np.result_type(dtype1, dtype2), boundary=(boundary,) * len(sizes), fill=fill, device=device)
 
     order = [*images, *groups, *kernels, *axes]
     weight_order = [*groups, *kernels, *images, *axes]
@@ -122,8 +122,8 @@ def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
 def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, correlate=False, may_swap=False,
            boundary="constant", fill=0.0) -> Call:
     """The call of every function below. A plan keeps in2 as the weight; a single call may swap for speed."""
-    check_device(device)
     in1, in2 = as_array(in1, "in1"), as_array(in2, "in2")
+    device = check_device(device, in1=in1, in2=in2)
     if in1.ndim != in2.ndim:
         raise ValueError(f"in1 and in2 should have the same dimensionality: in1.ndim={in1.ndim}, in2.ndim={in2.ndim}")
     axes = normalize_axes(axes, in1.ndim)
@@ -131,7 +131,7 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
     mode = mode if mode == "same, centred down" else check_word(mode, "mode", _MODES)
     swap = (may_swap and boundary == "constant" and fill == 0
             and product(in2.shape[a] for a in axes) > product(in1.shape[a] for a in axes))
-    route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill)
+    route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill, device)
     x, weight = (in2, in1) if swap else (in1, in2)
     infinite = (route.problem.fill == 0 and isinstance(weight, np.ndarray) and weight.dtype.kind in "fc"
                 and not np.isfinite(weight).all())
@@ -186,7 +186,7 @@ def _execute(call: Call) -> np.ndarray:
     problem = call.route.problem
     if 0 in call.weight.shape or (0 in call.x.shape and problem.fill == 0):
         return _empty_sums(call)
-    if problem.dtype.kind in "biu":
+    if problem.dtype.kind in "biu" and problem.device == "cpu":     # a look at values would wait for the GPU
         if call.method == "fft":
             if not _fft_is_exact(call.x, call.weight):
                 raise ValueError(f"method='fft' cannot hold integers this large exactly (dtype {problem.dtype}); "
@@ -206,15 +206,13 @@ def _empty_sums(call: Call) -> np.ndarray:
     route = call.route
     if min(route.shape) < 0:
         raise ValueError(f"two empty inputs have no full convolution: shapes {call.x.shape} and {call.weight.shape}")
-    check_out(call.out, route.shape, route.dtype)
-    result = np.zeros(route.shape, route.dtype) if call.out is None else call.out
-    result[...] = 0
-    return result
+    check_out(call.out, route.shape, route.dtype, like=call.x)
+    return planner.empty_result(call)
 
 
 def _scalar(result: np.ndarray, call: Call) -> Any:
     """Zero-dimensional results as NumPy gives products of them; others as they are."""
-    return result[()] if result.ndim == 0 and call.out is None else result
+    return result[()] if isinstance(result, np.ndarray) and result.ndim == 0 and call.out is None else result
 
 
 def _with_infinite_taps(call: Call) -> np.ndarray:

@@ -8,14 +8,14 @@ a complex convolution of C channels is then a real one of 2 C channels.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..boundary import FILL
-from ..geometry import ceil_div, share_start
+from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inlined, kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from .simd import copy, lanes_of, transpose_square, vload_even, vstore
@@ -23,6 +23,77 @@ from .simd import copy, lanes_of, transpose_square, vload_even, vstore
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
 _WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
+
+
+# ------------------------------------------------------------------------------------ What the planner asks of a wing
+
+
+def check_usable() -> None:
+    """The CPU is always there."""
+
+
+def allocate(problem: ConvProblem, like: Any = None) -> np.ndarray:
+    """Uninitialised output in the engine's order; `like` only matters on a GPU."""
+    bytes_needed = product(problem.out_shape) * problem.engine.itemsize
+    if bytes_needed > np.iinfo(np.intp).max:
+        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes")
+    try:
+        if problem.channels_last:
+            return np.moveaxis(np.empty((problem.N, *problem.out, problem.groups * problem.K), problem.engine), -1, 1)
+        return np.empty(problem.out_shape, problem.engine)
+    except MemoryError as error:
+        raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes") from error
+
+
+def from_host(array: np.ndarray) -> np.ndarray:
+    """A host array on the device: here they are one."""
+    return array
+
+
+def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.ndarray:
+    """Where a part of the output is computed before it goes to its places."""
+    return allocate(problem)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> np.ndarray:
+    """An array of zeros."""
+    return np.zeros(shape, dtype)
+
+
+def widen(array: Any, problem: ConvProblem) -> np.ndarray | None:
+    """Values in the engine's type: wider floats, integers modulo 2**32 or 2**64."""
+    return None if array is None else np.asarray(array).astype(problem.engine, copy=False)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The same values in C order."""
+    return np.ascontiguousarray(array)
+
+
+def narrow(array: np.ndarray, dtype: np.dtype, cast: Any = None) -> np.ndarray:
+    """Values in the result's type, as `cast` gives them where a family has its own way."""
+    if cast is not None:
+        return cast(array, dtype)
+    if array.dtype == dtype:
+        return array
+    return array != 0 if dtype.kind == "b" else array.astype(dtype)
+
+
+def deliver(result: np.ndarray, like: Any = None) -> np.ndarray:
+    """The result in the caller's kind."""
+    return result
+
+
+def assign(out: np.ndarray, result: np.ndarray) -> None:
+    """Copy a result into the caller's array."""
+    out[...] = result
+
+
+def synchronize() -> None:
+    """Kernels of the CPU are done when they return."""
+
+
+# ----------------------------------------------------------------------------------------- What kernels are given
 
 
 class Operand(NamedTuple):

@@ -1,0 +1,102 @@
+"""The GPU itself: whether one can be used, how Python becomes a kernel of it, how a kernel is launched.
+
+The only place of this wing where compiler options are written, as `jit` is for the other. Numba's CUDA target is
+imported here, at the first use of a GPU; with ``NUMBA_ENABLE_CUDASIM=1`` kernels run in its simulator instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numba import config
+
+from ..errors import DeviceError
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+INSTALLED = find_spec("numba_cuda") is not None
+if SIMULATED or INSTALLED:
+    from numba import cuda
+else:                                              # nothing compiles, but the registry can still be read
+    cuda = None
+SHARED_LIMIT = 48 * 1024
+"""Bytes of shared memory that a block of every GPU may hold without asking."""
+
+
+LANES = 4 if SIMULATED else 32
+"""Threads that a kernel lets run side by side along the memory; few in the simulator: there each is one of Python's."""
+
+
+def block_size(threads: int) -> int:
+    """Threads of a block, fewer by the same share in the simulator."""
+    return threads * LANES // 32
+
+
+# Neither flag of `fastmath`: it lets LLVM assume that there are no NaN. Products and sums fuse all the same.
+def kernel(function: Callable) -> Any:
+    """Compile a kernel, at its first launch for the types it is launched with."""
+    return cuda.jit(function) if cuda else function
+
+
+def block_function(function: Callable) -> Any:
+    """Compile a building block of kernels; it becomes part of each that calls it."""
+    if SIMULATED:
+        return cuda.jit(device=True)(function)
+    return cuda.jit(device=True, forceinline=True)(function) if cuda else function
+
+
+@cache
+def fault() -> str:
+    """Why no GPU can be used, with the mend; empty: one can."""
+    if SIMULATED:
+        return ""
+    if not INSTALLED:
+        return 'the package numba-cuda is not installed; pip install "nconv[cuda]"'
+    try:
+        if cuda.is_available():
+            return ""
+        reason = cuda.cuda_error() or "no NVIDIA driver or no GPU was found"
+    except Exception as error:                     # the driver's own faults have many types
+        reason = error
+    return f"{' '.join(str(reason).split())}; check that nvidia-smi lists a GPU, or leave device out to run on the CPU"
+
+
+def check_usable() -> None:
+    """Raise DeviceError with the reason and the mend where no GPU can be used."""
+    if reason := fault():
+        raise DeviceError(f"no GPU can be used: {reason}")
+
+
+@lru_cache(maxsize=64)
+def stream_of(handle: int) -> Any:
+    """A stream as Numba knows it, from its address; 0 is the default stream."""
+    return cuda.external_stream(handle) if handle > 2 else 0
+
+
+def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, *args: Any, shared: int = 0) -> None:
+    """Queue a kernel on a stream; waits for nothing. A grid of no blocks has nothing to do."""
+    if blocks if isinstance(blocks, int) else all(blocks):
+        kernel[blocks, threads, stream_of(stream), shared](*args)
+
+
+@lru_cache(maxsize=1024)
+def table(values: tuple, dtype: str = "i8") -> Any:
+    """Numbers that kernels look up, as a device array that stays on the device."""
+    return upload(np.array(values, dtype))
+
+
+def upload(array: np.ndarray) -> Any:
+    """A copy of a host array in the device's memory; ready for every stream."""
+    if SIMULATED:
+        return np.array(array)
+    copy = cuda.to_device(np.ascontiguousarray(array))
+    cuda.synchronize()
+    return copy
+
+
+def synchronize() -> None:
+    """Wait until the device has done what was queued (for measurements; no call needs it)."""
+    cuda.synchronize()

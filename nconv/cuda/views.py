@@ -1,0 +1,251 @@
+"""A view of device memory, with as much of NumPy's view algebra as the families use; no view touches the memory."""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from typing import Any
+
+import numpy as np
+
+from ..geometry import product
+from .copies import bool_kernel, conjugate_kernel, copy_kernel, truncate_kernel
+from .device import SIMULATED, cuda, launch, table
+
+
+def reshaped_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Strides with which the same memory has the shape `new`; None where only a copy has it.
+
+    Runs of axes that lie evenly are merged to one each, and every new axis is cut from the end of such a run.
+    """
+    runs: list[list[int]] = []                                        # [extent, stride], the last axis first
+    for n, step in sorted_axes(shape, strides):
+        if runs and step == runs[-1][0] * runs[-1][1]:
+            runs[-1][0] *= n
+        else:
+            runs.append([n, step])
+    result = []
+    for n in reversed(new):
+        while runs and runs[0][0] == 1:
+            runs.pop(0)
+        if n == 1 or not runs:
+            result.append(runs[0][1] if runs else 0)
+            continue
+        extent, step = runs[0]
+        if extent % n:
+            return None
+        result.append(step)
+        runs[0] = [extent // n, step * n]
+    return tuple(reversed(result))
+
+
+def sorted_axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(extent, stride) of the axes longer than one, the last first."""
+    return [(n, step) for n, step in zip(reversed(shape), reversed(strides), strict=True) if n != 1]
+
+
+class DeviceArray:
+    """Memory of a device array: its address, shape and strides in bytes, and what keeps it alive.
+
+    Parameters
+    ----------
+    owner : object
+        The caller's array, or whatever else holds the memory.
+    pointer : int
+        Address of element (0, ..., 0).
+    shape, strides : tuple of int
+    dtype : dtype
+    stream : int
+        Address of the stream on which the memory is ready.
+    """
+
+    __slots__ = ("dtype", "owner", "pointer", "shape", "stream", "strides")
+
+    def __init__(self, owner: Any, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None,
+                 dtype: np.dtype, stream: int):
+        self.owner, self.pointer, self.shape, self.dtype, self.stream = owner, pointer, shape, dtype, stream
+        self.strides = contiguous_strides(shape, dtype.itemsize) if strides is None else strides
+
+    def _like(self, shape, strides, pointer=None) -> DeviceArray:
+        return DeviceArray(self.owner, self.pointer if pointer is None else pointer, tuple(shape), tuple(strides),
+                           self.dtype, self.stream)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return product(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie one behind the other."""
+        plain = contiguous_strides(self.shape, self.dtype.itemsize)
+        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, plain, strict=True))
+
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        return {"shape": self.shape, "strides": None if self.contiguous else self.strides, "typestr": self.dtype.str,
+                "data": (self.pointer, False), "version": 3, "stream": self.stream or 1}
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("an array on a GPU is not copied to the host silently")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if ufunc is not np.conjugate or method != "__call__" or kwargs:
+            return NotImplemented
+        return self if self.dtype.kind != "c" else convert(self, self.dtype, conjugate_kernel)
+
+    def transpose(self, *axes) -> DeviceArray:
+        """The axes in another order."""
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes
+        order = [a % self.ndim for a in order]
+        return self._like((self.shape[a] for a in order), (self.strides[a] for a in order))
+
+    def swapaxes(self, a: int, b: int) -> DeviceArray:
+        """Two axes exchanged."""
+        order = list(range(self.ndim))
+        order[a], order[b] = order[b], order[a]
+        return self.transpose(order)
+
+    def reshape(self, *shape) -> DeviceArray:
+        """Another shape; a copy on the device where the memory cannot be seen so."""
+        new = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
+        if -1 in new:
+            new = tuple(self.size // max(product(n for n in new if n != -1), 1) if n == -1 else n for n in new)
+        strides = reshaped_strides(self.shape, self.strides, new) if self.size else contiguous_strides(
+            new, self.dtype.itemsize)
+        return convert(self, self.dtype).reshape(new) if strides is None else self._like(new, strides)
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> DeviceArray:
+        """Axes of one element, and missing first axes, repeated."""
+        missing = len(shape) - self.ndim
+        strides = [0 if n != m else step for n, m, step in zip(self.shape, shape[missing:], self.strides, strict=True)]
+        return self._like(shape, [0] * missing + strides)
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+        """The values in another type; a new array unless `copy` is False and nothing changes."""
+        dtype = np.dtype(dtype)
+        return self if dtype == self.dtype and not copy else convert(self, dtype)
+
+    def __getitem__(self, index) -> DeviceArray:
+        index = index if isinstance(index, tuple) else (index,)
+        given = sum(i is not None for i in index)
+        shape, strides, pointer, axis = [], [], self.pointer, 0
+        for i in (*index, *(slice(None),) * (self.ndim - given)):
+            if i is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            n, step = self.shape[axis], self.strides[axis]
+            axis += 1
+            if isinstance(i, slice):
+                places = range(n)[i]
+                shape.append(len(places))
+                strides.append(step * places.step)
+                pointer += step * places.start if len(places) else 0
+            else:
+                pointer += step * range(n)[operator.index(i)]
+        return self._like(shape, strides, pointer)
+
+    def __setitem__(self, index, value) -> None:
+        """Copy a number or a device array into a part; nothing to do where the value already is that part."""
+        target = self[index]
+        if isinstance(value, DeviceArray):
+            source = value.broadcast_to(target.shape)
+            if (source.pointer, source.strides) == (target.pointer, target.strides):
+                return
+        else:
+            constant = table((value,), target.dtype.str)
+            one = DeviceArray(constant, address_of(constant), (1,) * target.ndim, None, target.dtype, 0)
+            source = one.broadcast_to(target.shape)
+        copy_into(target, source)
+
+    def extent(self) -> tuple[int, int]:
+        """(elements from the lowest address to element (0, ..., 0), elements from lowest to highest address)."""
+        if not self.size:
+            return 0, 0
+        reach = [step // self.dtype.itemsize * (n - 1) for n, step in zip(self.shape, self.strides, strict=True)]
+        before = -sum(r for r in reach if r < 0)
+        return before, before + sum(r for r in reach if r > 0) + 1
+
+    def memory(self, dtype: np.dtype | None = None) -> Any:
+        """What a kernel takes: the memory from the lowest to the highest address, one-dimensional."""
+        before, count = self.extent()
+        first = self.pointer - before * self.dtype.itemsize
+        dtype = self.dtype if dtype is None else dtype
+        count *= self.dtype.itemsize // dtype.itemsize
+        if SIMULATED and not count:
+            return np.empty(0, dtype)
+        if SIMULATED:
+            buffer = (ctypes.c_byte * (count * dtype.itemsize)).from_address(first)
+            buffer.owner = self.owner                                 # lives as long as the view
+            return np.frombuffer(buffer, dtype)
+        return cuda.as_cuda_array(DeviceArray(self.owner, first, (count,), None, dtype, 0), sync=False)
+
+
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Strides of C order."""
+    return tuple(itemsize * product(shape[a + 1:]) for a in range(len(shape)))
+
+
+def address_of(array: Any) -> int:
+    """Address of the memory of a device array, in the simulator of a host array."""
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data
+    return array.__cuda_array_interface__["data"][0]
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> DeviceArray:
+    """New memory on the device, from the allocator of `like`'s library where it has one, on the same stream."""
+    owner = like.owner if isinstance(like, DeviceArray) else None
+    stream = like.stream if isinstance(like, DeviceArray) else 0
+    library = type(owner).__module__.partition(".")[0]
+    if library == "cupy":
+        import cupy
+
+        array = cupy.empty(shape, dtype)
+    elif library == "torch":
+        import torch
+
+        array = torch.empty(shape, dtype=getattr(torch, dtype.name), device=owner.device)
+    else:
+        array = np.empty(shape, dtype) if SIMULATED else cuda.device_array(shape, dtype)
+    return DeviceArray(array, address_of(array), tuple(shape), None, dtype, stream)
+
+
+# -------------------------------------------------------------------------------------------------- Copies
+
+
+def convert(array: DeviceArray, dtype: np.dtype, kernel: Any = None) -> DeviceArray:
+    """A copy in C order of type `dtype`."""
+    result = empty(array.shape, np.dtype(dtype), array)
+    copy_into(result, array, kernel)
+    return result
+
+
+def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> None:
+    """Copy every element, changing its type as NumPy's `astype` does."""
+    if not target.size:
+        return
+    if kernel is None:
+        into = target.dtype.kind
+        kernel = (bool_kernel if into == "b" and source.dtype.kind != "b" else
+                  truncate_kernel if into in "iu" and source.dtype != target.dtype else copy_kernel)
+    sizes = [step // source.dtype.itemsize for step in source.strides]
+    places = [step // target.dtype.itemsize for step in target.strides]
+    layout = table((*target.shape, *sizes, *places))
+    threads = 256
+    blocks = min(-(-target.size // threads), 1 << 16)
+    launch(kernel, blocks, threads, target.stream, source.memory(), source.extent()[0], target.memory(),
+           target.extent()[0], layout, target.size, *_range(target.dtype))
+
+
+def _range(dtype: np.dtype) -> tuple[int, int]:
+    """(smallest value, extent less one) of an integer type of fewer than 64 bits; (0, -1) of any other."""
+    if dtype.kind not in "iu" or dtype.itemsize == 8:
+        return 0, -1
+    return int(np.iinfo(dtype).min), (1 << 8 * dtype.itemsize) - 1

@@ -1,0 +1,160 @@
+"""Every kernel of the GPU's wing against the oracle, in the simulator."""
+
+import numpy as np
+import pytest
+import reference
+from cases import CASES, operands
+from scipy import signal
+from tolerance import bound
+
+import nconv
+from nconv import planner, registry
+
+ALGORITHMS = {a.NAME: a for a in registry.algorithms("cuda")}
+NAMES = ["signal", "image", "layer"]
+# Every variant of three bases; of the others, where a thread is one of Python's, those that differ in kind.
+SHORT = [case for case in CASES if case.split("-")[0] in NAMES] + [
+    "long_signal-plain", "wide_window-plain", "volume-plain", "volume-reflect", "four_axes-plain", "four_axes-stride",
+    "many_channels-plain", "pointwise-batch", "one_element-plain", "thin-asymmetric"]
+DTYPES = ["float16", "float64", "complex64", "complex128", "int8", "int32", "int64", "bool"]
+REFUSED = {"im2col": lambda p: p.rank > 3, "fft": lambda p: p.rank > 3 or p.engine.kind == "i"}    # and nothing else
+
+
+def check(name, problem, views=lambda x: x):
+    """Run on memory full of NaN (`poisoned`), then compare with the oracle."""
+    algorithm = ALGORITHMS[name]
+    reason = algorithm.why_not(problem)
+    assert bool(reason) == bool(name in REFUSED and REFUSED[name](problem)), reason
+    if reason:
+        return
+    x, weight, bias = operands(problem)
+    if problem.dtype.char == "e":
+        x, weight, bias = (a.astype("f2") for a in (x, weight, bias))
+    out = planner.run_algorithm(algorithm, problem, views(x), weight, bias)
+    expected, magnitude = (f(problem, x, weight, bias) for f in (reference.convolution, reference.magnitude))
+    if problem.engine.kind == "i":
+        whole = expected != 0 if problem.dtype.kind == "b" else expected.astype(problem.dtype)
+        np.testing.assert_array_equal(out, whole)
+        return
+    allowed = bound(name, problem, magnitude)
+    if problem.dtype.char == "e":                       # stored with eleven bits
+        allowed = allowed + 2.0 ** -11 * np.abs(expected)
+    assert out.dtype == problem.dtype
+    assert (np.abs(out - expected) <= allowed).all(), np.abs(out - expected).max()
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """New memory holds NaN, or a number that no sum gives, so that an element nobody wrote shows."""
+    plain = np.empty
+
+    def empty(shape, dtype=float, **options):
+        array = plain(shape, dtype, **options)
+        array[...] = np.nan if array.dtype.kind in "fc" else 0 if array.dtype.kind == "b" else 77
+        return array
+
+    monkeypatch.setattr(np, "empty", empty)
+
+
+@pytest.mark.parametrize("case", SHORT)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_float32(name, case):
+    check(name, CASES[case].replace(device="cuda"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_other_types(name, dtype):
+    for case in ("signal-filled", "image-grouped", "layer-asymmetric"):
+        check(name, CASES[case].replace(dtype=np.dtype(dtype), device="cuda"))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_odd_memory(name):
+    problem = CASES["layer-asymmetric"].replace(device="cuda")
+    for view in (np.asfortranarray, lambda x: x[..., ::-1].copy()[..., ::-1],
+                 lambda x: np.repeat(x, 2, axis=-1)[..., ::2]):
+        check(name, problem, view)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_infinite_values_stay_where_they_are(name, value):
+    for case in ("signal-grouped", "layer-dilation"):
+        problem = CASES[case].replace(device="cuda")
+        x, weight, bias = operands(problem)
+        x[(0, 0, *(n // 2 for n in problem.size))] = value
+        with np.errstate(invalid="ignore"):
+            expected = reference.convolution(problem, x, weight, bias)
+            out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+        for same in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(same(out), same(expected))
+        finite = np.isfinite(expected)
+        assert 0 < finite.sum() < finite.size
+        np.testing.assert_allclose(out[finite], expected[finite], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_infinite_taps_stay_where_they_are(name):
+    problem = CASES["layer-plain"].replace(device="cuda")
+    x, weight, bias = operands(problem)
+    weight[1, 0, 1, 1] = np.inf
+    with np.errstate(invalid="ignore"):
+        out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+    assert not np.isfinite(out[:, 1]).any()
+    expected = reference.convolution(problem, x, np.where(np.isfinite(weight), weight, 0), bias)
+    np.testing.assert_allclose(np.delete(out, 1, 1), np.delete(expected, 1, 1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size, kernel, channels", [((700,), (300,), 1), ((400,), (150,), 2), ((24, 25), (17, 19), 1)])
+def test_windows_longer_than_a_block_are_cut_into_parts(size, kernel, channels):
+    problem = CASES["signal-plain"].replace(size=size, kernel=kernel, C=channels, device="cuda", **{
+        name: (value,) * len(size) for name, value in (
+            ("stride", 1), ("dilation", 1), ("padding", (5, 7)), ("boundary", "constant"), ("upsample", 1))})
+    x, weight, bias = operands(problem)
+    out = planner.run_algorithm(ALGORITHMS["fft"], problem, x, weight, bias)
+    padded = np.pad(x.astype(float), ((0, 0), (0, 0), *problem.padding))[0]
+    pairs = zip(padded, weight[0].astype(float), strict=True)
+    expected = sum(signal.correlate(row, taps, "valid") for row, taps in pairs)
+    np.testing.assert_allclose(out[0, 0], expected + bias[0], rtol=1e-4, atol=1e-4)
+
+
+def test_tensor_cores_round_to_tf32_and_no_further():
+    problem = CASES["layer-grouped"].replace(device="cuda", tf32=True)
+    x, weight, bias = operands(problem)
+    out = planner.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
+    expected, magnitude = (f(problem, x, weight, bias) for f in (reference.convolution, reference.magnitude))
+    assert (np.abs(out - expected) <= 2.0 ** -10 * magnitude).all()
+    assert (np.abs(out - expected) > bound("im2col", problem, magnitude)).any()     # it was the tensor cores' kernel
+    x, weight = (np.round(a * 8) / 8 for a in (x, weight))                             # which eleven bits hold
+    out = planner.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
+    np.testing.assert_allclose(out, reference.convolution(problem, x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_tf32_is_asked_for():
+    problem = CASES["layer-plain"].replace(device="cuda")
+    assert not planner.decide(problem).problem.tf32
+    with nconv.allow_tf32():
+        assert planner.decide(problem).problem.tf32
+        assert not planner.decide(problem.replace(device="cpu")).problem.tf32
+    assert not planner.decide(problem).problem.tf32
+    with pytest.raises(TypeError, match="allowed=1"):
+        nconv.allow_tf32(1)
+
+
+@pytest.mark.parametrize("case, changes", [("layer-stride", {}), ("image-grouped", {"dtype": np.dtype("c8")}),
+                                           ("layer-batch", {"tf32": True}), ("layer-plain", {"dtype": np.dtype("f2")})])
+def test_taps_are_split_among_blocks(case, changes, monkeypatch):
+    im2col = ALGORITHMS["im2col"]
+    monkeypatch.setattr(im2col, "LEAST_STEPS", 1)
+    launched = []
+    plain = im2col.launch
+    monkeypatch.setattr(im2col, "launch", lambda kernel, *args: (launched.append(kernel), plain(kernel, *args)))
+    problem = CASES[case].replace(device="cuda", **changes)
+    if not problem.tf32:
+        check("im2col", problem)
+    else:
+        x, weight, bias = (np.round(a * 8) / 8 for a in operands(problem))
+        out = planner.run_algorithm(im2col, problem, x, weight, bias)
+        np.testing.assert_allclose(out, reference.convolution(problem, x, weight, bias), rtol=1e-5, atol=1e-5)
+    assert im2col.im2col_sum_kernel in launched
