@@ -1,0 +1,138 @@
+"""What can be proven of the kernels without a GPU: ``python -m nconv.cuda.proof``.
+
+Every kernel is compiled to PTX for two compute capabilities and assembled with ptxas, which says how many registers and
+how much shared memory a thread and a block need, and whether anything spills. The table goes to the output; the exit
+status is 1 where a kernel spills, uses local memory, needs more than its launch allows, or lacks the instructions that
+its inner loop is written for. Words as arguments choose kernels by name. Needs
+``pip install "nconv[cuda]" nvidia-cuda-nvcc``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+CAPABILITIES = ((8, 0), (9, 0))
+REGISTERS = 65536                     # of a multiprocessor
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One kernel for one set of types, and what is expected of it."""
+
+    name: str
+    kernel: Any
+    types: tuple
+    threads: int = 256                # of a block
+    blocks: int = 1                   # that a multiprocessor should hold at once, as far as registers go
+    shared: int = 0                   # bytes asked for at launch
+    fma: int = 0                      # fused multiplications that the inner loop is unrolled to, at least
+    wide_loads: int = 0               # 128-bit loads, at least
+    tensor: int = 0                   # tensor-core instructions, at least
+
+
+def ptxas() -> str:
+    """Path of the assembler: that of the pip package, which fits Numba's PTX, else the one on the path."""
+    spec = find_spec("nvidia")
+    for root in spec.submodule_search_locations if spec else ():
+        for path in sorted(Path(root).glob("*/bin/ptxas*")):
+            return str(path)
+    if found := shutil.which("ptxas"):
+        return found
+    raise FileNotFoundError("ptxas was not found; pip install nvidia-cuda-nvcc")
+
+
+def examine(specimen: Specimen, capability: tuple[int, int], assembler: str) -> dict[str, int]:
+    """Compile, assemble, count."""
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    # Numba asks the driver for the capability even where it is given, once for each block function.
+    asked = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        ptx, _ = cuda.compile_ptx(specimen.kernel.py_func, specimen.types, cc=capability)
+    finally:
+        dispatcher.get_current_device = asked
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        said = subprocess.run(
+            [assembler, "-v", f"-arch=sm_{capability[0]}{capability[1]}", str(source), "-o", str(source) + ".cubin"],
+            capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise RuntimeError(f"ptxas refuses {specimen.name}: {said.stderr.strip()[:500]}")
+
+    def number(pattern: str) -> int:
+        return sum(map(int, re.findall(pattern, said.stderr)))
+
+    return {
+        "registers": max(map(int, re.findall(r"Used (\d+) registers", said.stderr)), default=0),
+        "shared": number(r"(\d+) bytes smem") + specimen.shared,
+        "spills": number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        "stack": number(r"(\d+) bytes stack frame"),
+        "fma": len(re.findall(r"\bfma\.rn", ptx)),
+        "wide_loads": len(re.findall(r"\bld\.\w+(?:\.nc)?\.v4\.[fbu]32|\bld\.\w+(?:\.nc)?\.v2\.[fbu]64", ptx)),
+        "tensor": len(re.findall(r"\bmma\.sync", ptx)),
+    }
+
+
+def faults(specimen: Specimen, found: dict[str, int]) -> list[str]:
+    """What is not as it should be, in words."""
+    allowed = min(REGISTERS // (specimen.threads * specimen.blocks), 255)
+    return [text for wrong, text in (
+        (found["spills"], f"{found['spills']} bytes spilled"),
+        (found["stack"], f"{found['stack']} bytes of local memory"),
+        (found["registers"] > allowed, f"{found['registers']} registers, {allowed} allowed"),
+        (found["shared"] > 48 * 1024, f"{found['shared']} bytes of shared memory, {48 * 1024} allowed"),
+        (found["fma"] < specimen.fma, f"{found['fma']} FMA, {specimen.fma} expected"),
+        (found["wide_loads"] < specimen.wide_loads,
+         f"{found['wide_loads']} 128-bit loads, {specimen.wide_loads} expected"),
+        (found["tensor"] < specimen.tensor, f"{found['tensor']} mma, {specimen.tensor} expected"),
+    ) if wrong]
+
+
+def line(index: int, capability: tuple[int, int]) -> tuple[bool, str]:
+    """(whether all is well, the table's line) of one specimen; runs in a process of its own."""
+    from .specimens import specimens
+
+    specimen = list(specimens())[index]
+    label = f"{specimen.name:<44}{capability[0]}.{capability[1]:<3}"
+    try:
+        found = examine(specimen, capability, ptxas())
+    except Exception as error:                         # one kernel's fault must not hide the others'
+        return False, f"{label}{'-':>9}  {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    notes = faults(specimen, found)
+    return not notes, (f"{label}{found['registers']:>10}{found['shared']:>8}{found['fma']:>6}{found['wide_loads']:>8}"
+                       f"{found['tensor']:>5}  {'; '.join(notes) or 'ok'}")
+
+
+def main() -> int:
+    """Print the table; 1 where anything is wrong."""
+    from .specimens import specimens
+
+    chosen = [(i, capability) for i, s in enumerate(specimens()) for capability in CAPABILITIES
+              if not sys.argv[1:] or any(word in s.name for word in sys.argv[1:])]
+    ptxas()                                            # its absence is one error, not one a kernel
+    print(f"{'kernel':<44}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note")
+    wrong = 0
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for well, text in pool.map(line, *zip(*chosen, strict=True)):
+            wrong += not well
+            print(text, flush=True)
+    print(f"{wrong} of {len(chosen)} wrong" if wrong else f"{len(chosen)} assembled, no spills, no local memory")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Every kernel with the types it is launched with: what `proof` compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from numba import from_dtype, int64, types
+
+from . import copies, direct, im2col
+from .fft import blocks
+from .proof import Specimen
+
+REAL = ("float32", "float64", "int32", "int64")
+ALL = (*REAL, "complex64", "complex128")
+
+
+def _array(name: str):
+    return from_dtype_name(name)[::1]
+
+
+def from_dtype_name(name: str):
+    """Numba's type of a NumPy name."""
+    import numpy as np
+
+    return from_dtype(np.dtype(name))
+
+
+def _layout(kind: type):
+    return types.NamedUniTuple(int64, len(kind._fields), kind)
+
+
+def specimens() -> Iterator[Specimen]:
+    """All of them."""
+    table = _array("int64")
+    for name, kernel in (("copy", copies.copy_kernel), ("truncate", copies.truncate_kernel),
+                         ("bool", copies.bool_kernel), ("conjugate", copies.conjugate_kernel)):
+        source, target = {"truncate": ("float64", "uint8"), "bool": ("int32", "bool"),
+                          "conjugate": ("complex64", "complex64")}.get(name, ("float16", "float32"))
+        yield Specimen(f"{name}_kernel {source} {target}", kernel,
+                       (_array(source), int64, _array(target), int64, table, *(int64,) * 3))
+    for dtype in ALL:
+        number, array = from_dtype_name(dtype), _array(dtype)
+        arrays = (array, table, array, array, array, number)
+        yield Specimen(f"direct_pack_kernel {dtype}", direct.direct_pack_kernel, (array, array, *(int64,) * 4))
+        yield Specimen(f"direct_each_kernel {dtype}", direct.direct_each_kernel(dtype, direct._EACH_CHANNELS),
+                       (_layout(direct.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
+        for J, slides in ((direct._PLANE_ROWS, True), (direct._PLANE_ROWS, False), (direct._LINE_OUTPUTS, True),
+                          (direct._LINE_OUTPUTS, False)):
+            yield Specimen(f"direct_tile_kernel {dtype} {J}{' slides' if slides else ''}",
+                           direct.direct_tile_kernel(dtype, J, slides), (_layout(direct.TileLayout), *arrays),
+                           shared=direct.SHARED_LIMIT, blocks=2 if dtype == "float32" and slides else 1,
+                           fma=J * (4 * slides + 1) * (dtype[0] in "fc"))
+    for dtype in REAL:
+        array = _array(dtype)
+        yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 7))
+        yield Specimen(f"im2col_tile_kernel {dtype}", im2col.im2col_tile_kernel(dtype, 128, 128, 8, 256),
+                       (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
+                       fma=64 * (dtype[0] == "f"), wide_loads=5)
+    for dtype in ALL:
+        yield Specimen(f"im2col_sum_kernel {dtype}", im2col.im2col_sum_kernel,
+                       (_array(dtype), _array(dtype), int64, table, int64, int64))
+    half = _array("float16")
+    single = _array("float32")
+    yield Specimen("direct_tile_kernel float16 in, float16 out",
+                   direct.direct_tile_kernel("float32", direct._PLANE_ROWS, True),
+                   (_layout(direct.TileLayout), half, table, single, single, half, from_dtype_name("float32")),
+                   shared=direct.SHARED_LIMIT, blocks=2, fma=direct._PLANE_ROWS * 5)
+    yield Specimen("im2col_tile_kernel float16 in, float16 out",
+                   im2col.im2col_tile_kernel("float32", 128, 128, 8, 256),
+                   (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
+                   fma=64, wide_loads=5)
+    yield Specimen("im2col_tensor_kernel float32", im2col.im2col_tensor_kernel(64, 32, 2, 4),
+                   (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
+                   tensor=16, wide_loads=2)
+    for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
+        array, whole = _array(dtype), _array("int32")
+        kernels = blocks.fft_kernels(dtype, points, 256)
+        layout = _layout(blocks.BlockLayout)
+        read = (layout, array, array, table, array)
+        write = (array, array, whole, array, array)
+        for kernel, kinds in zip(kernels, ((layout, array, array, array, whole), (*read, array, whole),
+                                           (*read, array, whole, *write), (*read, *write)), strict=True):
+            yield Specimen(f"{kernel.py_func.__name__} {dtype} {points}", kernel, kinds)
+    multiply, block = blocks.fft_kernels("float32", 4096, 256)[2:]
+    read = (_layout(blocks.BlockLayout), single, single, table, single)
+    write = (single, single, _array("int32"), single, half)
+    yield Specimen("fft_product_kernel float16 out", multiply, (*read, single, _array("int32"), *write))
+    yield Specimen("fft_block_kernel float16 out", block, (*read, *write))
