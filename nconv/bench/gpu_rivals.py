@@ -1,0 +1,201 @@
+"""nconv on a GPU against cuDNN (through PyTorch), cupyx.scipy.signal and cupyx.scipy.ndimage: CUDA events, medians."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from ..cuda.device import SIMULATED, cuda, kernel
+
+REPEATS = 9
+
+
+class Contest(NamedTuple):
+    """One call of one family, as nconv and as its rivals run it."""
+
+    family: str
+    name: str
+    call: str                    # public function of nconv
+    x: tuple
+    weight: tuple
+    options: dict
+    flops: float                 # multiplications and additions of the definition
+
+
+def contests() -> list[Contest]:
+    """The table of the issue: every family with its sizes."""
+    table = []
+
+    def layer(family, name, x, weight, **options):
+        stride, groups = options.get("stride", 1), options.get("groups", 1)
+        positions = np.prod([-(-n // stride) for n in x[2:]])
+        flops = 2.0 * x[0] * positions * np.prod(weight)
+        table.append(Contest(family, name, f"conv{len(x) - 2}d", x, weight,
+                             {"padding": tuple(k // 2 for k in weight[2:]), **options, "groups": groups}, flops))
+
+    for C, K, n, k, stride in ((64, 64, 56, 3, 1), (128, 128, 28, 3, 1), (256, 256, 14, 3, 1), (512, 512, 7, 3, 1),
+                               (64, 256, 56, 1, 1), (3, 64, 224, 7, 2), (256, 256, 56, 3, 1)):
+        layer("dense", f"{C}->{K} {k}x{k}/{stride} {n}x{n}", (32, C, n, n), (K, C, k, k), stride=stride)
+    for k in (3, 5, 7, 31):
+        layer("depthwise 2-D", f"384 {k}x{k} 56x56", (16, 384, 56, 56), (384, 1, k, k), groups=384)
+    for k in (4, 15, 31):
+        layer("depthwise conv1d", f"1024 taps {k}", (8, 1024, 4096), (1024, 1, k), groups=1024)
+    layer("depthwise 3-D", "64 3x3x3 32^3", (2, 64, 32, 32, 32), (64, 1, 3, 3, 3), groups=64)
+    for taps in (1024, 8192, 131_072):
+        table.append(Contest("long conv1d", f"{taps} taps", "convolve", (1 << 20,), (taps,), {},
+                             2.0 * taps * (1 << 20)))
+    for k in (3, 15, 51, 101):
+        table.append(Contest("images", f"{k}x{k} 2048^2", "ndimage.correlate", (2048, 2048), (k, k), {},
+                             2.0 * k * k * 2048 ** 2))
+    for k in (3, 7):
+        table.append(Contest("volumes", f"{k}^3 192^3", "ndimage.correlate", (192,) * 3, (k,) * 3, {},
+                             2.0 * k ** 3 * 192 ** 3))
+    return table
+
+
+# --------------------------------------------------------------------------------------------------- Clocks
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Median of a call's seconds between two events; the first calls compile and warm up."""
+    for _ in range(2):
+        run()
+    cuda.synchronize()
+    times = []
+    for _ in range(REPEATS):
+        start, end = cuda.event(timing=True), cuda.event(timing=True)
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(cuda.event_elapsed_time(start, end) / 1e3)
+    return float(np.median(times))
+
+
+@kernel
+def peak_kernel(out, turns):
+    """Sixteen independent chains of fused multiplications a thread. Parallel over the threads; each writes its own."""
+    a = out[cuda.grid(1)]
+    sums = cuda.local.array(16, numba.float32)
+    for i in range(16):
+        sums[i] = a + i
+    for _ in range(turns):
+        for i in range(16):
+            sums[i] = sums[i] * a + numba.float32(0.5)
+    total = numba.float32(0)
+    for i in range(16):
+        total += sums[i]
+    out[cuda.grid(1)] = total
+
+
+def peaks() -> dict[str, float]:
+    """Measured float32 FLOP/s and bytes/s."""
+    from ..cuda.copies import copy_kernel
+    from ..cuda.device import table
+
+    threads, blocks, turns = (256, 2048, 4096) if not SIMULATED else (4, 1, 1)
+    out = cuda.to_device(np.full(threads * blocks, 1e-3, "f4"))
+    count = (1 << 26) if not SIMULATED else 16
+    a, b = cuda.device_array(count, np.float32), cuda.device_array(count, np.float32)
+    layout = table((count, 1, 1))
+    flops = seconds(lambda: peak_kernel[blocks, threads](out, turns))
+    moved = seconds(lambda: copy_kernel[blocks, threads](a, 0, b, 0, layout, count, 0, -1))
+    return {"flops": 2 * 16 * turns * threads * blocks / max(flops, 1e-12), "bandwidth": 8 * count / max(moved, 1e-12)}
+
+
+# --------------------------------------------------------------------------------------------------- Rivals
+
+
+def rivals(contest: Contest, x: np.ndarray, weight: np.ndarray, tf32: bool) -> dict[str, Callable[[], Any]]:
+    """What can run the same call here, by name."""
+    found: dict[str, Callable[[], Any]] = {}
+    with contextlib.suppress(ImportError):
+        import torch
+
+        if contest.call.startswith("conv") and contest.call != "convolve" and torch.cuda.is_available():
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+            function = getattr(torch.nn.functional, contest.call)
+            a, b = torch.from_numpy(x).cuda(), torch.from_numpy(weight).cuda()
+            options = dict(contest.options)
+            found["cudnn"] = lambda: function(a, b, **options)
+            if x.ndim == 4:
+                last = [t.contiguous(memory_format=torch.channels_last) for t in (a, b)]
+                found["cudnn channels last"] = lambda: function(*last, **options)
+        elif contest.call == "convolve" and torch.cuda.is_available():
+            a, b = torch.from_numpy(x).cuda(), torch.from_numpy(weight).cuda()
+            n = x.size + weight.size - 1
+            found["torch.fft"] = lambda: torch.fft.irfft(torch.fft.rfft(a, n) * torch.fft.rfft(b, n), n)
+    if tf32:
+        return found
+    with contextlib.suppress(ImportError):
+        import cupy
+        import cupyx.scipy.ndimage
+        import cupyx.scipy.signal
+
+        if contest.call in ("convolve", "ndimage.correlate"):
+            a, b = cupy.asarray(x), cupy.asarray(weight)
+            if contest.call == "convolve":
+                found["cupyx fftconvolve"] = lambda: cupyx.scipy.signal.fftconvolve(a, b)
+                found["cupyx oaconvolve"] = lambda: cupyx.scipy.signal.oaconvolve(a, b)
+            else:
+                found["cupyx ndimage"] = lambda: cupyx.scipy.ndimage.correlate(a, b)
+                found["cupyx fftconvolve"] = lambda: cupyx.scipy.signal.fftconvolve(a, b, "same")
+    return found
+
+
+def measure(deadline: float, chosen: list[Contest] | None = None) -> dict[str, Any]:
+    """Time every contest while there is time; prints a line for each."""
+    peak = peaks()
+    print(f"measured peak {peak['flops'] / 1e12:.1f} TFLOP/s float32, {peak['bandwidth'] / 1e9:.0f} GB/s")
+    print(f"{'family':<18}{'call':<28}{'tf32':>5}{'method':>9}{'nconv ms':>10}{'of peak':>9}  rivals, ms")
+    rows: list[dict[str, Any]] = []
+    for contest in contests() if chosen is None else chosen:
+        for tf32 in (False, True) if contest.family == "dense" else (False,):
+            if time.monotonic() > deadline:
+                print("out of time: the remaining contests were not run")
+                return {"peak": peak, "times": rows}
+            rows.append(_one(contest, tf32, peak))
+    return {"peak": peak, "times": rows}
+
+
+def _one(contest: Contest, tf32: bool, peak: dict[str, float]) -> dict[str, Any]:
+    import nconv
+
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal(contest.x).astype("f4"), rng.standard_normal(contest.weight).astype("f4")
+    row: dict[str, Any] = {"family": contest.family, "call": contest.name, "tf32": tf32}
+    function: Any = nconv
+    for part in contest.call.split("."):
+        function = getattr(function, part)
+    try:
+        with nconv.allow_tf32(tf32):
+            spec = nconv.ArraySpec(x.shape, x.dtype, "cuda")
+            plan = nconv.plan(function, spec, cuda.to_device(weight), **contest.options)
+            methods = {c.name for c in plan.candidates if not c.refused}
+            on_device = cuda.to_device(x)
+            times = {}
+            for method in sorted(methods) if contest.call != "ndimage.correlate" else [plan.method]:
+                forced = contest.options | ({"method": method} if contest.call != "ndimage.correlate" else {})
+                timed = nconv.plan(function, spec, cuda.to_device(weight), **forced)
+                with contextlib.suppress(MemoryError):
+                    times[method] = seconds(partial(timed, on_device))
+        row |= {"chosen": plan.method, "seconds": times, "of_peak": contest.flops / times[plan.method] / peak["flops"]}
+    except Exception as fault:                          # the next contest runs all the same
+        row |= {"fault": f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"}
+    others = {}
+    for name, run in rivals(contest, x, weight, tf32).items():
+        with contextlib.suppress(Exception):            # a rival's fault, for example a full memory, is its own
+            others[name] = seconds(run)
+    row["rivals"] = others
+    mine = row.get("seconds", {}).get(row.get("chosen"), float("nan"))
+    print(f"{contest.family:<18}{contest.name:<28}{'yes' if tf32 else 'no':>5}{row.get('chosen', '-'):>9}"
+          f"{mine * 1e3:>10.3f}{row.get('of_peak', float('nan')):>8.0%}  "
+          + ", ".join(f"{name} {t * 1e3:.3f}" for name, t in others.items()) + row.get("fault", ""), flush=True)
+    return row
