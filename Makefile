@@ -4,6 +4,8 @@
 #   make test    the tests            make test-all   with the slow ones
 #   make bench   benchmarks           make lint       ruff, mypy
 #   make docs    documentation        make doctest    every example in it and in the docstrings
+#   make gpu     everything that a GPU has to prove, on this machine's
+#   make test-cuda, make prove-cuda   what can be proven of the GPU's kernels without one
 #
 # PYTHON=/path/to/python chooses the interpreter, VENV=folder the environment, PYTEST_ARGS the tests.
 
@@ -17,7 +19,7 @@ PY          := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all bench docs doctest lint clean FORCE
+.PHONY: help demo test test-all bench docs doctest lint gpu test-cuda prove-cuda clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -47,7 +49,7 @@ $(VENV)/.home: $(STALE)
 	exit 1
 
 # $(VENV)/.demo, .test, ...: the extra of that name is installed, as pyproject.toml has it now.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.home
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.dev $(VENV)/.cuda $(VENV)/.prove-cuda: $(VENV)/.%: pyproject.toml $(VENV)/.home
 	@echo "nconv: installing nconv[$*] into $(VENV)"
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable ".[$*]" || { \
 		echo "nconv: pip could not install nconv[$*]; the lines above say what is missing (no network?)" >&2; exit 1; }
@@ -80,6 +82,16 @@ docs: $(VENV)/.docs
 
 doctest: $(VENV)/.test $(VENV)/.demo
 	$(call pytest,--doctest-modules --doctest-glob='*.rst' --doctest-glob='README.md' nconv docs README.md)
+
+gpu: $(VENV)/.cuda
+	$(PY) -m nconv.bench.gpu
+
+# In Numba's simulator of CUDA, which replaces the real one for the whole process.
+test-cuda: $(VENV)/.cuda $(VENV)/.test
+	NUMBA_ENABLE_CUDASIM=1 $(PY) -m pytest -n 2 --dist worksteal tests/cuda $(PYTEST_ARGS)
+
+prove-cuda: $(VENV)/.prove-cuda
+	$(PY) -m nconv.cuda.proof
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

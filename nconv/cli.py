@@ -90,6 +90,7 @@ def info() -> None:
     import scipy
 
     from . import machine, threads, wisdom
+    from .cuda import device
 
     here = machine.machine()
     table = rich.table.Table(show_header=False)
@@ -98,7 +99,8 @@ def info() -> None:
             "SciPy": scipy.__version__, "Numba": numba.__version__, "machine": here.name, "cores": here.cores,
             "vector bytes": here.vector_bytes, "threads": nconv.get_num_threads(),
             "threading layer": numba.threading_layer() if threads.may_start() else "none: one thread",
-            "GPU": "none: this version has no GPU kernels", "learnt times": wisdom.path(),
+            "GPU": f"none: {device.fault()}" if device.fault() else machine.machine("cuda").name,
+            "learnt times": wisdom.path(),
             "compiled kernels": numba.config.CACHE_DIR or "beside the package, or Numba's cache of the user"}.items():
         table.add_row(name, str(value))
     rich.print(table)
