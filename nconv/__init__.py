@@ -9,10 +9,11 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"dask", "grad", "ndimage"},
+    submodules={"dask", "grad", "ndimage", "nn", "plot"},
     submod_attrs={
         "errors": ["DeviceError"],
         "functional": ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],
+        "interop.onnx": ["onnx_evaluator"],
         "interop.scipy_patch": ["patch_scipy"],
         "planner": ["Plan", "algorithms", "allow_tf32", "plan", "set_error_limit", "set_workspace_limit", "tune"],
         "problem": ["ArraySpec"],

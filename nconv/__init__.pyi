@@ -3,6 +3,8 @@
 from . import dask as dask
 from . import grad as grad
 from . import ndimage as ndimage
+from . import nn as nn
+from . import plot as plot
 from .errors import DeviceError as DeviceError
 from .functional import conv1d as conv1d
 from .functional import conv2d as conv2d
@@ -10,6 +12,7 @@ from .functional import conv3d as conv3d
 from .functional import conv_transpose1d as conv_transpose1d
 from .functional import conv_transpose2d as conv_transpose2d
 from .functional import conv_transpose3d as conv_transpose3d
+from .interop.onnx import onnx_evaluator as onnx_evaluator
 from .interop.scipy_patch import patch_scipy as patch_scipy
 from .planner import Plan as Plan
 from .planner import algorithms as algorithms

@@ -14,7 +14,7 @@ from .geometry import same_padding, span
 from .lowering import Call, Route, as_array, check_device, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
 
-_PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LAYOUTS = ("channels_first", "channels_last")
 
 # --------------------------------------------------------------------------------------------------- Arguments
@@ -126,7 +126,7 @@ def _conv_route(x_shape, w_shape, dtype, stride, padding, dilation, groups, padd
     problem = ConvProblem(
         N=1 if batch is None else batch, groups=groups, C=w_shape[1], K=w_shape[0] // groups, size=size, kernel=kernel,
         stride=stride, dilation=dilation, padding=pad_pairs(padding, rank, size, kernel, stride, dilation), dtype=dtype,
-        boundary=(_PADDING_MODES[padding_mode],) * rank, channels_last=layout == "channels_last",
+        boundary=(PADDING_MODES[padding_mode],) * rank, channels_last=layout == "channels_last",
         device=device)
     if padding_mode != "zeros" and 0 in size:
         raise ValueError(f"padding_mode={padding_mode!r} needs a non-empty input: input.shape={x_shape}")
@@ -150,7 +150,7 @@ def _lower_conv(rank, input, weight, bias=None, stride=1, padding=0, dilation=1,
                 layout="channels_first", method="auto", out=None, device=None) -> Call:
     input, weight = as_array(input, "input", lists=False), as_array(weight, "weight", lists=False)
     layout = check_word(layout, "layout", LAYOUTS)
-    padding_mode = check_word(padding_mode, "padding_mode", tuple(_PADDING_MODES))
+    padding_mode = check_word(padding_mode, "padding_mode", tuple(PADDING_MODES))
     method = check_word(method, "method", ("auto", *registry.names()))
     _check_weight(weight.shape, rank)
     bias = _check_bias(bias, weight.shape[0])

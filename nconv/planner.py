@@ -224,7 +224,12 @@ def decide(problem: ConvProblem, method: str = "auto") -> Decision:
     """The algorithm for a problem under the limits in force."""
     if problem.device == "cuda" and _limits["tf32"]:
         problem = problem.replace(tf32=True)
-    return _decide(problem, method, threads.get_num_threads(), _limits["workspace"], _limits["error"])
+    return _decide(problem, method, *conditions())
+
+
+def conditions() -> tuple[int, int | None, float]:
+    """(threads, workspace limit, error limit) in force: a decision holds as long as these do."""
+    return threads.get_num_threads(), _limits["workspace"], _limits["error"]
 
 
 @lru_cache(maxsize=1024)

@@ -21,10 +21,11 @@ FLOORS = (                                   # from the ground up; a name with a
     {"planner"},
     {"signal", "ndimage", "functional"},
     {"grad"},
+    {"nn/"},
     {"interop/", "__init__"},                # from here up, public names may be used: `import nconv`
     {"dask/"},
     {"bench/"},
-    {"demo"},
+    {"demo", "plot"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

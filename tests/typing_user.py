@@ -32,6 +32,11 @@ def program() -> None:
     assert_type(nconv.grad.conv2d_input((1, 2, 6, 6), weight, layer_input), NDArray[Any])
     assert_type(nconv.grad.conv2d_weight(layer_input, weight.shape, layer_input), NDArray[Any])
 
+    layer = nconv.nn.Conv2d(2, 3, 3, padding="same")
+    assert_type(layer(layer_input), NDArray[Any])
+    assert_type(layer.backward(layer_input), NDArray[Any] | None)
+    assert_type(layer.weight, nconv.nn.Parameter)
+
     plan = nconv.plan(nconv.conv2d, nconv.ArraySpec((1, 2, 6, 6), "float64"), weight, padding=1)
     assert_type(plan, nconv.Plan)
     assert_type(plan(layer_input), NDArray[Any])
