@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, shortcuts, threads, wisdom
+from .factors import outer_factors
 from .geometry import product
 from .lowering import Call, Route, as_array, check_device, check_out, lower, on_gpu
 from .machine import machine
@@ -281,6 +282,29 @@ def forget_choices() -> None:
     shortcuts.forget()
 
 
+def _decide_call(call: Call) -> Decision:
+    """The algorithm for a call. Its weight is looked at only where passes would win if it were an outer product."""
+    problem = call.route.problem
+    twin = _separable_twin(problem)
+    if twin is not None and call.method in ("auto", "separable") and isinstance(call.weight, np.ndarray):
+        decision = decide(twin, call.method)
+        if decision.algorithm.NAME == "separable" and _is_outer(call):
+            return decision
+    return decide(problem, call.method)
+
+
+@lru_cache(maxsize=1024)
+def _separable_twin(problem: ConvProblem) -> ConvProblem | None:
+    """The problem with the knowledge that its weight is an outer product; None where that would not matter."""
+    matters = problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1 and set(problem.stride) == {1}
+    return problem.replace(separable=True) if matters else None
+
+
+def _is_outer(call: Call) -> bool:
+    weight = _widen(call.route.weigh(call.weight), call.route.problem)
+    return all(outer_factors(window) is not None for window in weight[:, 0])
+
+
 def _parts(problem: ConvProblem) -> list[ConvProblem]:
     """The plain problems of which one consists, as far as they are computed at all."""
     if product(problem.out_shape) == 0:
@@ -349,7 +373,7 @@ def execute(call: Call) -> np.ndarray:
     check_out(call.out, route.shape, route.dtype, like=call.x)
     if call.instead is not None:
         return call.instead(call)
-    decision = decide(route.problem, call.method)      # a wrong method is refused for empty outputs too
+    decision = _decide_call(call)                      # a wrong method is refused for empty outputs too
     if product(route.shape) == 0:
         return empty_result(call)
     prepared, bias = _prepare(decision, call)
@@ -441,7 +465,7 @@ def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
     'small'
     """
     call = lower(function, *args, **kwargs)
-    return Plan(call, decide(call.route.problem, call.method))
+    return Plan(call, _decide_call(call))
 
 
 def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Plan:
@@ -475,6 +499,9 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
     """
     call = lower(function, *args, **kwargs)
     call = replace(call, x=_example(call.x), weight=_example(call.weight), method="auto", out=None)
+    twin = _separable_twin(call.route.problem)
+    if twin is not None and _is_outer(call):
+        call = replace(call, route=replace(call.route, problem=twin))
     problem = call.route.problem
     wisdom.remember(problem, threads.get_num_threads(), measure(call, repeats))
     forget_choices()
@@ -529,7 +556,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     --------
     >>> import nconv
     >>> [a.name for a in nconv.algorithms() if a.device == "cpu"]
-    ['small', 'direct', 'im2col', 'fft']
+    ['small', 'direct', 'im2col', 'fft', 'separable']
     """
     return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)
                  for device in registry.devices() for a in registry.algorithms(device))

@@ -98,6 +98,7 @@ class ConvProblem:
     fill: complex = 0.0                      # value outside under 'constant'
     upsample: tuple[int, ...] = ()           # () is 1 everywhere
     has_bias: bool = False
+    separable: bool = False                  # the weight is known to be an outer product of one vector for each axis
     channels_last: bool = False
     device: str = "cpu"
     threads: int = 1

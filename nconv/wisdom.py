@@ -68,7 +68,7 @@ def _key(problem: ConvProblem, num_threads: int) -> str:
     p = problem
     return " ".join(map(str, (machine(p.device).name, num_threads, p.dtype, p.N, p.groups, p.C, p.K, p.size, p.kernel,
                               p.stride, p.dilation, p.padding, p.boundary, p.upsample, p.channels_last,
-                              *(["tf32"] if p.tf32 else []))))
+                              *(["tf32"] if p.tf32 else []), *(["separable"] if p.separable else []))))
 
 
 def _read() -> dict[str, dict[str, float]]:

@@ -1,5 +1,7 @@
 """Named small problems, each with its variants, and drawn ones."""
 
+from functools import reduce
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -18,6 +20,8 @@ _BASES = {
     "many_channels": dict(N=1, groups=1, C=9, K=17, size=(5, 5), kernel=(3, 3)),
     "pointwise": dict(N=2, groups=1, C=5, K=4, size=(3, 5), kernel=(1, 1)),
     "one_element": dict(N=1, groups=1, C=1, K=1, size=(1,), kernel=(1,)),
+    "outer_image": dict(N=1, groups=1, C=1, K=2, size=(13, 37), kernel=(3, 4), separable=True),
+    "outer_volume": dict(N=1, groups=1, C=1, K=1, size=(5, 6, 19), kernel=(3, 1, 3), separable=True),
     "thin": dict(N=1, groups=1, C=2, K=3, size=(1, 19), kernel=(1, 7)),
 }
 
@@ -68,7 +72,14 @@ def operands(problem, seed=0):
     x = draw(problem.x_shape)
     if problem.channels_last:
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
-    return x, draw(problem.weight_shape), draw((problem.groups * problem.K,))
+    weight = draw(problem.weight_shape)
+    if problem.separable:
+        windows = weight.reshape(-1, *problem.kernel)
+        for i, window in enumerate(windows):
+            first = (0,) * problem.rank
+            windows[i] = reduce(np.multiply.outer, [window[(*first[:a], slice(None), *first[a + 1:])]
+                                                    for a in range(problem.rank)])
+    return x, weight, draw((problem.groups * problem.K,))
 
 
 def problems(largest=60, work=200_000):

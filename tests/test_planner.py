@@ -24,7 +24,8 @@ def test_a_forced_method_runs_alone(name, monkeypatch):
     for algorithm in registry.algorithms():
         if algorithm.NAME != name:
             monkeypatch.setattr(algorithm, "run", lambda *_: pytest.fail("a rival ran"))
-    np.testing.assert_allclose(nconv.convolve(X, W, method=name), np.convolve(X, W))
+    np.testing.assert_allclose(nconv.convolve([X, 2 * X], [W, -W], method=name),
+                               np.multiply.outer([1, 1, -2], np.convolve(X, W)), atol=1e-12)
 
 
 def test_a_plan_explains_itself_and_runs():
@@ -74,8 +75,9 @@ def test_integers_are_refused_by_the_transform():
 
 def test_tune_remembers(memory):
     plan = nconv.tune(nconv.convolve, X, W, repeats=1)
-    assert all(c.measured > 0 for c in plan.candidates)
-    assert plan.method == min(plan.candidates, key=lambda c: c.measured).name
+    measured = [c for c in plan.candidates if not c.refused]
+    assert all(c.measured > 0 for c in measured)
+    assert plan.method == min(measured, key=lambda c: c.measured).name
     assert wisdom.path().parent == memory
     wisdom.forget()
     nconv.planner._decide.cache_clear()

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import registry, threads
+import nconv
+
+from .. import planner, threads
 from .cases import Case
 from .rivals import RIVALS, Run, prepare
 
@@ -53,7 +55,8 @@ def _methods(case: Case, x, weight) -> dict[str, Run]:
     """nconv's forced methods on a case; gradients and image filters have no `method`."""
     if "." in case.function:
         return {}
-    return {name: partial(case.ours, x, weight, method=name) for name in registry.names()}
+    plan = planner.plan(getattr(nconv, case.function), x, weight, **case.options)
+    return {c.name: partial(case.ours, x, weight, method=c.name) for c in plan.candidates if not c.refused}
 
 
 def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
