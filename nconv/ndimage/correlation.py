@@ -1,4 +1,4 @@
-"""scipy.ndimage's filters: the output has the input's size, and a mode says what lies beyond each edge."""
+"""Correlation and convolution of images: the output has the input's size, a mode says what lies beyond each edge."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import planner
-from .geometry import product
-from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by, on_gpu
-from .problem import ConvProblem
+from .. import planner
+from ..geometry import product
+from ..lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by, on_gpu
+from ..problem import ConvProblem
 
 _MODES = {"reflect": "symmetric", "grid-mirror": "symmetric", "constant": "constant", "grid-constant": "constant",
           "nearest": "edge", "mirror": "reflect", "wrap": "wrap", "grid-wrap": "wrap"}
+
+_WORTH_ROWS = 16               # elements that lie together, from which it pays to leave them so
 
 
 def _truncate(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -49,17 +51,24 @@ def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, ax
             raise ValueError(f"origin must lie within the window: origin={origin} for {n} weights along the axis")
         low.append(n // 2 + shift)
     batch = [a for a in range(len(shape)) if a not in axes]
-    order = [*batch, *axes]
+    behind = [a for a in batch if axes and a > axes[-1]]
+    rows = product(shape[a] for a in behind)
+    if behind and rows >= _WORTH_ROWS:                  # vectors run along what lies behind the filtered axes
+        batch = batch[:-len(behind)]
+        sizes, kernel = (*(shape[a] for a in axes), rows), (*taps, 1)
+    else:
+        behind = []
+        sizes, kernel = tuple(shape[a] for a in axes) or (1,), taps or (1,)
+    order = [*batch, *axes, *behind]
     back = np.argsort(order).astype(int).tolist()
-    sizes = tuple(shape[a] for a in axes) or (1,)
-    kernel = taps or (1,)
     whole_cval = "constant" not in modes or (not isinstance(cval, complex) and float(cval).is_integer())
     compute = _compute_dtype(dtype, weight_dtype, out_dtype, whole_cval)
     problem = ConvProblem(
         N=product(shape[a] for a in batch), groups=1, C=1, K=1, size=sizes, kernel=kernel, stride=(1,) * len(kernel),
         dilation=(1,) * len(kernel),
-        padding=tuple((b, n - 1 - b) for b, n in zip(low, taps, strict=True)) or ((0, 0),), dtype=compute,
-        boundary=modes or ("constant",), fill=int(cval) if compute.kind == "i" and whole_cval else cval, device=device)
+        padding=(*((b, n - 1 - b) for b, n in zip(low, taps, strict=True)), (0, 0))[:len(kernel)], dtype=compute,
+        boundary=(*modes, "constant")[:len(kernel)],
+        fill=int(cval) if compute.kind == "i" and whole_cval else cval, device=device)
     conjugate = weight_dtype.kind == "c" and not convolution
 
     def enter(x):
@@ -80,6 +89,17 @@ def _are_whole(weights: Any) -> bool:
     if not isinstance(weights, np.ndarray):
         return False
     return bool(np.all((np.abs(weights) < 2.0**63) & (weights == np.trunc(weights))))
+
+
+def _normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
+    """Non-negative axes in the order in which they are given, all of them for None."""
+    given = tuple(range(ndim)) if axes is None else (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    if any(not isinstance(a, (int, np.integer)) or not -ndim <= a < ndim for a in given):
+        raise ValueError(f"axes must be integers within the {ndim} dimensions of input: axes={axes!r}")
+    given = tuple(int(a) % ndim for a in given)
+    if len(set(given)) != len(given):
+        raise ValueError(f"axes must be unique: axes={axes!r}")
+    return given
 
 
 def _one_an_axis(value: Any, name: str, count: int) -> list:
@@ -117,12 +137,7 @@ def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray
 def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, axes=None, convolution=False) -> Call:
     input, weights = as_array(input, "input"), as_array(weights, "weights")
     ndim = input.ndim
-    given = tuple(range(ndim)) if axes is None else (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
-    if any(not isinstance(a, (int, np.integer)) or not -ndim <= a < ndim for a in given):
-        raise ValueError(f"axes must be integers within the {ndim} dimensions of input: axes={axes!r}")
-    given = tuple(int(a) % ndim for a in given)
-    if len(set(given)) != len(given):
-        raise ValueError(f"axes must be unique: axes={axes!r}")
+    given = _normalize_axes(axes, ndim)
     if weights.ndim != len(given):
         raise ValueError(f"weights must have one dimension for each of {len(given)} axes: "
                          f"weights.ndim={weights.ndim}, input.ndim={ndim}, axes={axes!r}")

@@ -1,0 +1,22 @@
+"""scipy.ndimage's filters: the output has the input's size, and a mode says what lies beyond each edge."""
+
+from .correlation import convolve, convolve1d, correlate, correlate1d
+from .filters import (
+    gaussian_filter,
+    gaussian_filter1d,
+    gaussian_gradient_magnitude,
+    gaussian_laplace,
+    generic_gradient_magnitude,
+    generic_laplace,
+    laplace,
+    prewitt,
+    sobel,
+    uniform_filter,
+    uniform_filter1d,
+)
+
+__all__ = [
+    "convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "gaussian_filter1d",
+    "gaussian_gradient_magnitude", "gaussian_laplace", "generic_gradient_magnitude", "generic_laplace", "laplace",
+    "prewitt", "sobel", "uniform_filter", "uniform_filter1d",
+]
