@@ -15,10 +15,12 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "functional": ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],
         "interop.onnx": ["onnx_evaluator"],
         "interop.scipy_patch": ["patch_scipy"],
+        "normalized": ["normalized_convolve"],
         "planner": ["Plan", "algorithms", "allow_tf32", "plan", "set_error_limit", "set_workspace_limit", "tune"],
         "problem": ["ArraySpec"],
         "signal": ["choose_conv_method", "convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve",
                    "oaconvolve"],
+        "stream": ["Stream"],
         "threads": ["get_num_threads", "set_num_threads"],
     },
 )

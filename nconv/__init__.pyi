@@ -14,6 +14,7 @@ from .functional import conv_transpose2d as conv_transpose2d
 from .functional import conv_transpose3d as conv_transpose3d
 from .interop.onnx import onnx_evaluator as onnx_evaluator
 from .interop.scipy_patch import patch_scipy as patch_scipy
+from .normalized import normalized_convolve as normalized_convolve
 from .planner import Plan as Plan
 from .planner import algorithms as algorithms
 from .planner import allow_tf32 as allow_tf32
@@ -29,6 +30,7 @@ from .signal import correlate as correlate
 from .signal import correlate2d as correlate2d
 from .signal import fftconvolve as fftconvolve
 from .signal import oaconvolve as oaconvolve
+from .stream import Stream as Stream
 from .threads import get_num_threads as get_num_threads
 from .threads import set_num_threads as set_num_threads
 

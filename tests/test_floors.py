@@ -10,7 +10,7 @@ import nconv
 ROOT = Path(nconv.__file__).parent
 FLOORS = (                                   # from the ground up; a name with a slash is a folder, one room
     {"geometry", "errors"},
-    {"boundary"},
+    {"boundary", "factors"},
     {"problem"},
     {"machine", "threads"},
     {"jit"},
@@ -19,8 +19,8 @@ FLOORS = (                                   # from the ground up; a name with a
     {"lowering", "phases", "wisdom"},
     {"shortcuts"},
     {"planner"},
-    {"signal", "ndimage", "functional"},
-    {"grad"},
+    {"signal", "ndimage/", "functional"},
+    {"grad", "stream", "normalized"},
     {"nn/"},
     {"interop/", "__init__"},                # from here up, public names may be used: `import nconv`
     {"dask/"},

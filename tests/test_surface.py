@@ -14,6 +14,9 @@ ROOT = Path(nconv.__file__).parent
 CONTRACT = """
     convolve correlate fftconvolve oaconvolve convolve2d correlate2d choose_conv_method
     ndimage.convolve ndimage.correlate ndimage.convolve1d ndimage.correlate1d
+    ndimage.gaussian_filter ndimage.gaussian_filter1d ndimage.uniform_filter ndimage.uniform_filter1d ndimage.sobel
+    ndimage.prewitt ndimage.laplace ndimage.gaussian_laplace ndimage.gaussian_gradient_magnitude
+    ndimage.generic_laplace ndimage.generic_gradient_magnitude normalized_convolve Stream
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     grad.conv1d_input grad.conv2d_input grad.conv3d_input grad.conv1d_weight grad.conv2d_weight grad.conv3d_weight
     dask.convolve dask.correlate dask.conv1d dask.conv2d dask.conv3d dask.ndimage.convolve dask.ndimage.correlate
@@ -78,7 +81,7 @@ def test_import_is_light():
 
 
 def test_import_writes_nothing(tmp_path):
-    code = "import nconv, nconv.signal, nconv.ndimage, nconv.functional, nconv.grad"
+    code = "import nconv, nconv.signal, nconv.ndimage, nconv.functional, nconv.grad, nconv.stream, nconv.normalized"
     env = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "NCONV_CACHE_DIR": str(tmp_path / "nconv"),
            "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent, env=env)
