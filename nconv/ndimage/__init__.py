@@ -1,9 +1,7 @@
 """scipy.ndimage's filters: the output has the input's size, and a mode says what lies beyond each edge."""
 
 from .correlation import convolve, convolve1d, correlate, correlate1d
-from .filters import (
-    gaussian_filter,
-    gaussian_filter1d,
+from .derivatives import (
     gaussian_gradient_magnitude,
     gaussian_laplace,
     generic_gradient_magnitude,
@@ -11,9 +9,8 @@ from .filters import (
     laplace,
     prewitt,
     sobel,
-    uniform_filter,
-    uniform_filter1d,
 )
+from .smoothing import gaussian_filter, gaussian_filter1d, uniform_filter, uniform_filter1d
 
 __all__ = [
     "convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "gaussian_filter1d",

@@ -20,7 +20,7 @@ _MODES = {"reflect": "symmetric", "grid-mirror": "symmetric", "constant": "const
 _WORTH_ROWS = 16               # elements that lie together, from which it pays to leave them so
 
 
-def _truncate(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def truncated(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Floats as integers the way of scipy.ndimage: towards zero, and modulo the type's size beyond its range."""
     if result.dtype.kind != "f" or dtype.kind not in "biu":
         return np.asarray(result != 0) if dtype.kind == "b" else result.astype(dtype)
@@ -81,7 +81,7 @@ def _route(shape, dtype, taps, weight_dtype, out_dtype, modes, cval, origins, ax
     def leave(y):
         return y.reshape([shape[a] for a in order]).transpose(back)
 
-    return Route(problem, enter, weigh, leave, shape, out_dtype, _truncate)
+    return Route(problem, enter, weigh, leave, shape, out_dtype, truncated)
 
 
 def _are_whole(weights: Any) -> bool:
@@ -91,7 +91,7 @@ def _are_whole(weights: Any) -> bool:
     return bool(np.all((np.abs(weights) < 2.0**63) & (weights == np.trunc(weights))))
 
 
-def _normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
+def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """Non-negative axes in the order in which they are given, all of them for None."""
     given = tuple(range(ndim)) if axes is None else (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
     if any(not isinstance(a, (int, np.integer)) or not -ndim <= a < ndim for a in given):
@@ -102,7 +102,7 @@ def _normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     return given
 
 
-def _one_an_axis(value: Any, name: str, count: int) -> list:
+def one_an_axis(value: Any, name: str, count: int) -> list:
     """One value for each axis, from one for all or one for each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         return [value] * count
@@ -112,7 +112,7 @@ def _one_an_axis(value: Any, name: str, count: int) -> list:
     return values
 
 
-def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray | None]:
+def output_of(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray | None]:
     """(dtype of the result, array that takes it or None)."""
     natural = np.promote_types(x.dtype, np.complex64) if is_complex else x.dtype.newbyteorder("=")
     if output is None:
@@ -137,14 +137,14 @@ def _output(output: Any, x: Any, is_complex: bool) -> tuple[np.dtype, np.ndarray
 def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, axes=None, convolution=False) -> Call:
     input, weights = as_array(input, "input"), as_array(weights, "weights")
     ndim = input.ndim
-    given = _normalize_axes(axes, ndim)
+    given = normalize_axes(axes, ndim)
     if weights.ndim != len(given):
         raise ValueError(f"weights must have one dimension for each of {len(given)} axes: "
                          f"weights.ndim={weights.ndim}, input.ndim={ndim}, axes={axes!r}")
     if 0 in weights.shape:
         raise ValueError(f"no filter weights given: weights.shape={weights.shape}")
-    modes = [_MODES[check_word(m, "mode", tuple(_MODES))] for m in _one_an_axis(mode, "mode", len(given))]
-    origins = _one_an_axis(origin, "origin", len(given))
+    modes = [_MODES[check_word(m, "mode", tuple(_MODES))] for m in one_an_axis(mode, "mode", len(given))]
+    origins = one_an_axis(origin, "origin", len(given))
     if any(isinstance(o, bool) or not isinstance(o, (int, np.integer)) for o in origins):
         raise ValueError(f"origin must be an integer or one for each axis: origin={origin!r}")
     modes = [m for _, m in sorted(zip(given, modes, strict=True))]
@@ -157,15 +157,15 @@ def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, a
     cval = kind(cval)
     if isinstance(cval, complex) and input.dtype.kind != "c":
         raise ValueError(f"cval must be real where input is: cval={cval!r}")
-    dtype, target = _output(output, input, is_complex)
+    dtype, target = output_of(output, input, is_complex)
     if input.dtype.kind in "biu" and dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
         weights = weights.astype(np.int64)              # [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]
     device = check_device(None, input=input, weights=weights)
     route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(modes), cval,
                    tuple(map(int, origins)), tuple(sorted(given)), convolution, device)
     # Truncated sums show the last bit: through an FFT, 3 - 1e-13 would become 2 where the sum of products is exactly 3.
-    truncated = dtype.kind in "biu" and route.problem.dtype.kind == "f"
-    return Call(route, input, weights, None, "direct" if truncated else "auto", target)
+    shows = dtype.kind in "biu" and route.problem.dtype.kind == "f"
+    return Call(route, input, weights, None, "direct" if shows else "auto", target)
 
 
 def _lower_convolve(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, axes=None) -> Call:

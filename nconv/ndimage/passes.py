@@ -1,0 +1,89 @@
+"""Sequences of one-dimensional windows, one for each axis: what the filters of this family are made of.
+
+In floating types the windows of all axes are one call where the engine's model finds that cheaper: their outer product
+is run as passes within the cache. In integers each axis is a call, for SciPy truncates what each axis gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import planner
+from ..geometry import product
+from ..lowering import as_array, lower
+from ..problem import ArraySpec
+from .correlation import correlate, correlate1d, output_of, truncated
+
+_LARGEST_WINDOW = 1 << 15      # taps of an outer product: to make more would cost as much as a pass
+
+
+class Step(NamedTuple):
+    """What happens along one axis."""
+
+    axis: int
+    weights: np.ndarray        # float64, or integers
+    mode: str
+    origin: int = 0
+
+
+def run(input: np.ndarray, steps: Sequence[Step], output: Any, cval: complex) -> np.ndarray:
+    """Correlate along one axis after the other."""
+    dtype, target = output_of(output, input, input.dtype.kind == "c")
+    if not steps:
+        result = truncated(input, dtype)
+    elif input.dtype.kind in "fc" and dtype.kind in "fc":
+        result = _in_floats(input, steps, dtype, cval)
+    else:
+        result = input
+        for step in steps:
+            result = correlate1d(result, step.weights, step.axis, dtype, step.mode, cval, step.origin)
+    if target is None:
+        return result.copy() if result is input else result
+    target[...] = result
+    return target
+
+
+def _in_floats(x: np.ndarray, steps: Sequence[Step], dtype: np.dtype, cval: complex) -> np.ndarray:
+    """All axes in one call, or one after the other, whichever the engine's model prefers."""
+    single = np.result_type(x.dtype, dtype, np.float32).char in "fF"
+    steps = [s._replace(weights=s.weights.astype(np.float32 if single else np.float64)) for s in steps]
+    # What an axis makes of a constant outside is the next one's input; a window of the whole sees the constant itself.
+    alike = cval == 0 or not any("constant" in s.mode.lower() for s in steps)
+    axes, windows, modes, origins = zip(*sorted(steps, key=lambda s: s.axis), strict=True)
+    taps = tuple(w.size for w in windows)
+    if alike and _together(x.shape, x.dtype, dtype, axes, taps, modes, windows[0].dtype):
+        return correlate(x, reduce(np.multiply.outer, windows), dtype, modes, cval, origins, axes=axes)
+    for step in steps:
+        x = correlate1d(x, step.weights, step.axis, dtype, step.mode, cval, step.origin)
+    return x
+
+
+@lru_cache(maxsize=256)
+def _together(shape, dtype, out_dtype, axes, taps, modes, weight_dtype) -> bool:
+    """Whether one call with the outer product of all windows is predicted to take no longer than one for each axis."""
+    if len(axes) < 2 or product(taps) > _LARGEST_WINDOW or 0 in shape:
+        return False
+    x = ArraySpec(shape, dtype)
+    whole = lower(correlate, x, ArraySpec(taps, weight_dtype), out_dtype, modes, axes=axes).route.problem
+    single = [lower(correlate1d, x, ArraySpec((n,), weight_dtype), axis, out_dtype, mode).route.problem
+              for axis, n, mode in zip(axes, taps, modes, strict=True)]
+    return planner.seconds(whole.replace(separable=True)) <= sum(map(planner.seconds, single))
+
+
+def as_input(input: Any) -> np.ndarray:
+    """The array to filter; these functions have no plans."""
+    array = as_array(input, "input")
+    if isinstance(array, ArraySpec):
+        raise TypeError("input must be an array, not an ArraySpec")
+    return array
+
+
+def as_axis(axis: Any, ndim: int) -> int:
+    """A non-negative axis."""
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) or not -ndim <= axis < ndim:
+        raise ValueError(f"axis must lie within the {ndim} dimensions of input: axis={axis!r}")
+    return int(axis) % ndim
