@@ -50,10 +50,11 @@ for start in range(0, dry.size, BLOCK):
     begin = time.perf_counter()
     wet.append(stream.feed(dry[start:start + BLOCK]))
     taken.append(time.perf_counter() - begin)
+print(stream)
 wet.append(stream.flush())
 wet = np.concatenate(wet, axis=-1)
 taken = 1e3 * np.array(taken)
-print(stream, f"share of one core {taken.mean() / (1e3 * BLOCK / RATE):.0%}, longest call {taken.max():.2f} ms")
+print(f"share of one core {taken.mean() / (1e3 * BLOCK / RATE):.1%}, median call {np.median(taken):.3f} ms")
 whole = nconv.convolve(dry[np.newaxis], hall, axes=-1)
 print("largest difference from one convolution of the whole", abs(wet - whole).max() / abs(whole).max())
 

@@ -17,13 +17,13 @@ def _gaussian(sigma: float, order: int, radius: Any, truncate: float) -> np.ndar
 
     The n-th derivative is a polynomial times the Gaussian: q_0 = 1, q_{n+1} = q_n' - x q_n / sigma^2.
     """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be above 0: sigma={sigma!r}")
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 0:
         raise ValueError(f"order must be an integer of at least 0: order={order!r}")
     radius = int(truncate * float(sigma) + 0.5) if radius is None else radius
     if isinstance(radius, bool) or not isinstance(radius, (int, np.integer)) or radius < 0:
         raise ValueError(f"radius must be an integer of at least 0: radius={radius!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma must be above 0: sigma={sigma!r}")
     x = np.arange(-radius, radius + 1, dtype=np.float64)
     weights = np.exp(-0.5 * (x / sigma) ** 2)
     weights /= weights.sum()
