@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import planner, threads
-from .cpu import simd
-from .cpu.fft import partitions
-from .cpu.fft.transforms import is_smooth
-from .geometry import product, round_up
+from .geometry import ceil_div, product, round_up
 from .lowering import as_array, check_word
 from .machine import machine
 from .problem import ArraySpec, engine_dtype
 from .signal import convolve
+
+if TYPE_CHECKING:                       # kernels load with the first samples
+    from .cpu.fft.partitions import Level
 
 _UNIT = 16                     # a block is a multiple: whole vectors of every type on every machine
 _BLOCK = 1024                  # the longest block that is taken where none is given
@@ -101,7 +101,7 @@ class Stream:
         if block is not None:
             if isinstance(block, bool) or not isinstance(block, (int, np.integer)):
                 raise ValueError(f"block must be an integer: block={block!r}")
-            if block < 1 or block % _UNIT or not is_smooth(int(block)):
+            if block < 1 or block % _UNIT or not _is_smooth(int(block)):
                 raise ValueError(f"block must be a multiple of {_UNIT} without prime factors above 5: block={block}")
             if self._method == "direct":
                 raise ValueError(f"the direct method has no blocks: block={block}, method='direct'")
@@ -115,7 +115,7 @@ class Stream:
         self._shape: tuple[int, ...] | None = None       # leading axes of the signal, as they were fed
         self._dtype: np.dtype = self._h.dtype            # of the result
         self._out_shape: tuple[int, ...] = self._h.shape[:-1]
-        self._levels: tuple[partitions.Level, ...] = ()  # none: the direct method
+        self._levels: tuple[Level, ...] = ()  # none: the direct method
         self._work = 0.0
         self._fed = 0
         self._given = 0
@@ -179,10 +179,8 @@ class Stream:
         if self._shape is None:
             return np.empty((*self._out_shape, 0), self._dtype)
         rest = self._fed + self.taps - 1 - self._given if self._fed else 0
-        missing = rest - (self._held.shape[-1] if self._levels else 0)
-        if self._levels:
-            missing = round_up(rest, self._levels[0].parts.n) - self._held.shape[-1]
-        zeros = np.zeros((product(self._out_shape), max(missing, 0)), self._dtype)
+        missing = round_up(rest, self._levels[0].parts.n) - self._held.shape[-1] if self._levels else rest
+        zeros = np.zeros((product(self._out_shape), missing), self._dtype)
         tail = self._through_blocks(zeros) if self._levels else self._through_sums(zeros)
         tail = self._shaped(tail[:, :rest])
         self.reset()
@@ -202,6 +200,8 @@ class Stream:
 
     def _begin(self, x: np.ndarray) -> None:
         """Choose the method for these channels and this dtype, and make the state."""
+        from .cpu import simd
+
         try:
             out_shape = np.broadcast_shapes(x.shape[:-1], self._h.shape[:-1])
         except ValueError:
@@ -214,7 +214,7 @@ class Stream:
         channels = product(out_shape)
         real = np.zeros(0, engine).real.dtype
         rows = channels if engine.kind != "c" else 2 * channels if self._h.dtype.kind != "c" else 4 * channels
-        block = self._block or min(_BLOCK, round_up(self.taps, _UNIT), key=lambda n: (not is_smooth(n), n))
+        block = self._block or min(_BLOCK, round_up(self.taps, _UNIT), key=lambda n: (not _is_smooth(n), n))
         sizes, work = _levels(self.taps, block, rows, simd.lanes(real))
         rates = machine().efficiency
         sums = 2 * self.taps * channels * (4 if engine.kind == "c" else 1)
@@ -226,8 +226,10 @@ class Stream:
             self._work = work
             self._levels = self._make_levels(sizes, real, channels)
 
-    def _make_levels(self, sizes: tuple[int, ...], real: np.dtype, channels: int) -> tuple[partitions.Level, ...]:
+    def _make_levels(self, sizes: tuple[int, ...], real: np.dtype, channels: int) -> tuple[Level, ...]:
         """Complex numbers are rows of real ones: re, im by the real taps, then re, im by the imaginary ones."""
+        from .cpu.fft import partitions
+
         kernels = self._h.reshape(-1, self.taps)
         index = np.arange(len(kernels)).reshape(self._h.shape[:-1])
         kernel_of = np.broadcast_to(index, self._out_shape).reshape(-1)
@@ -263,6 +265,8 @@ class Stream:
 
     def _through_blocks(self, rows: np.ndarray) -> np.ndarray:
         """The outputs of all blocks that samples [channels, count] make whole."""
+        from .cpu.fft import partitions
+
         rows = rows.astype(self._dtype, copy=False)
         if not np.isfinite(rows).all():
             rows = self._take_strange(rows)
@@ -316,13 +320,22 @@ def _levels(taps: int, block: int, rows: int, lanes: int) -> tuple[tuple[int, ..
 
     Parts of n begin n taps behind the first: by then n samples have come, and there is a whole block's time to sum.
     """
+    from .cpu.fft import partitions
+
     choices = [(block,)] + [(block, block * r) for r in (4, 8, 16, 32, 64)
                             if block * r <= _LARGEST and block * r < taps]
 
     def work(sizes):
         bounds = [0, *sizes[1:], taps]
-        return sum(partitions.work(rows, n, -(-(end - begin) // n), lanes)
+        return sum(partitions.work(rows, n, ceil_div(end - begin, n), lanes)
                    for n, begin, end in zip(sizes, bounds[:-1], bounds[1:], strict=True))
 
     best = min(choices, key=work)
     return best, work(best)
+
+
+def _is_smooth(n: int) -> bool:
+    """Whether the transforms take n."""
+    from .cpu.fft.transforms import is_smooth
+
+    return is_smooth(n)
