@@ -18,7 +18,7 @@ from .signal import convolve
 if TYPE_CHECKING:                       # kernels load with the first samples
     from .cpu.fft.partitions import Level
 
-_UNIT = 16                     # a block is a multiple: whole vectors of every type on every machine
+_UNIT = 64                     # a block is a multiple: whole vectors of every type on every machine
 _BLOCK = 1024                  # the longest block that is taken where none is given
 _LARGEST = 8192                # samples of the longest parts: their transform is the most that one call has to do
 _WORTH_THREADS = 1 << 20       # operations from which the start of threads costs little beside the work
@@ -35,8 +35,8 @@ class Stream:
         The kernel, shape (taps,) for all channels, or (..., taps) with one for each: its leading axes are broadcast
         with those of the signal. Must be finite.
     block : int, optional
-        Samples that the method 'fft' takes at once, its latency: a multiple of 16 without prime factors above 5, such
-        as 128 or 480. By default up to 1024, less for short kernels.
+        Samples that the method 'fft' takes at once, its latency: a multiple of 64 without prime factors above 5, such
+        as 128 or 960. By default up to 1024, less for short kernels.
     method : {'auto', 'direct', 'fft'}
         'direct' has no latency and `taps` products for each sample. 'fft' cuts the kernel into parts of one block and,
         further behind, of longer ones (non-uniformly partitioned convolution), so that each sample costs little and no
@@ -82,11 +82,11 @@ class Stream:
     >>> stream.flush()
     array([230, 300])
 
-    Two channels, one kernel, blocks of 16:
+    Two channels, one kernel, blocks of 64:
 
-    >>> stream = nconv.Stream(np.ones(50), block=16, method="fft")
-    >>> stream.feed(np.ones((2, 20))).shape, stream.feed(np.ones((2, 20))).shape, stream.flush().shape
-    ((2, 16), (2, 16), (2, 57))
+    >>> stream = nconv.Stream(np.ones(50), block=64, method="fft")
+    >>> stream.feed(np.ones((2, 80))).shape, stream.feed(np.ones((2, 80))).shape, stream.flush().shape
+    ((2, 64), (2, 64), (2, 81))
     """
 
     def __init__(self, h: ArrayLike, block: int | None = None, method: str = "auto"):
@@ -200,8 +200,6 @@ class Stream:
 
     def _begin(self, x: np.ndarray) -> None:
         """Choose the method for these channels and this dtype, and make the state."""
-        from .cpu import simd
-
         try:
             out_shape = np.broadcast_shapes(x.shape[:-1], self._h.shape[:-1])
         except ValueError:
@@ -215,7 +213,7 @@ class Stream:
         real = np.zeros(0, engine).real.dtype
         rows = channels if engine.kind != "c" else 2 * channels if self._h.dtype.kind != "c" else 4 * channels
         block = self._block or min(_BLOCK, round_up(self.taps, _UNIT), key=lambda n: (not _is_smooth(n), n))
-        sizes, work = _levels(self.taps, block, rows, simd.lanes(real))
+        sizes, work = _levels(self.taps, block, rows)
         rates = machine().efficiency
         sums = 2 * self.taps * channels * (4 if engine.kind == "c" else 1)
         fft = engine.kind != "i" and self._method != "direct" and channels > 0 and (
@@ -315,7 +313,7 @@ class Stream:
         return np.where(finite, rows, 0).astype(self._dtype)
 
 
-def _levels(taps: int, block: int, rows: int, lanes: int) -> tuple[tuple[int, ...], float]:
+def _levels(taps: int, block: int, rows: int) -> tuple[tuple[int, ...], float]:
     """(samples of a part, for each level; operations for each sample): the least work of one level or two.
 
     Parts of n begin n taps behind the first: by then n samples have come, and there is a whole block's time to sum.
@@ -327,7 +325,7 @@ def _levels(taps: int, block: int, rows: int, lanes: int) -> tuple[tuple[int, ..
 
     def work(sizes):
         bounds = [0, *sizes[1:], taps]
-        return sum(partitions.work(rows, n, ceil_div(end - begin, n), lanes)
+        return sum(partitions.work(rows, n, ceil_div(end - begin, n))
                    for n, begin, end in zip(sizes, bounds[:-1], bounds[1:], strict=True))
 
     best = min(choices, key=work)
