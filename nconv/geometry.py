@@ -38,6 +38,21 @@ def same_padding(size, taps, stride, dilation):
     return total // 2, total - total // 2
 
 
+def full_range(n1, n2):
+    """First position and number of positions that a convolution of n1 and n2 elements keeps in mode 'full'."""
+    return 0, n1 + n2 - 1
+
+
+def same_range(n1, n2):
+    """As `full_range` for mode 'same': n1 positions, centred."""
+    return (n2 - 1) // 2, n1
+
+
+def valid_range(n1, n2):
+    """As `full_range` for mode 'valid': where the smaller lies wholly inside the other."""
+    return min(n1, n2) - 1, abs(n1 - n2) + 1
+
+
 def product(values):
     """Product of integers; 1 for none. Python's own integers do not overflow."""
     result = 1

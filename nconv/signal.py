@@ -16,25 +16,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import planner, registry
-from .geometry import product
+from .geometry import full_range, product, same_range, valid_range
 from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
 from .shortcuts import WORTH_THE_LONG_WAY
 
-_MODES = ("full", "same", "valid")
+RANGES = {"full": full_range, "same": same_range, "valid": valid_range}
+_MODES = tuple(RANGES)
 _BOUNDARIES = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "symmetric",
                "symmetric": "symmetric"}
 
 
 def _range(mode: str, n1: int, n2: int) -> tuple[int, int]:
     """First position and number of positions of the full convolution that a mode keeps."""
-    if mode == "full":
-        return 0, n1 + n2 - 1
-    if mode == "same":
-        return (n2 - 1) // 2, n1
     if mode == "same, centred down":                    # correlate2d's: differs for even kernels
         return n2 // 2, n1
-    return min(n1, n2) - 1, abs(n1 - n2) + 1
+    return RANGES[mode](n1, n2)
 
 
 def _reversed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
