@@ -17,6 +17,7 @@ from typing import Any
 import numba
 from numba import prange
 from numba.core.caching import FunctionCache, NullCache
+from numba.extending import register_jitable
 
 from . import threads
 
@@ -80,8 +81,10 @@ def inlined(function: Callable) -> Any:
     return _dispatcher(function, forceinline=True)
 
 
-compiled = kernel
-"""A pure Python integer function of `geometry` as part of kernels."""
+def compiled(function: Callable) -> Any:
+    """A pure Python function of `geometry` as part of kernels; from then on others of them may call it there."""
+    register_jitable(function)
+    return _dispatcher(function)
 
 
 def parallel_kernel(function: Callable) -> Callable:
