@@ -296,12 +296,13 @@ def _decide_call(call: Call) -> Decision:
 @lru_cache(maxsize=1024)
 def _separable_twin(problem: ConvProblem) -> ConvProblem | None:
     """The problem with the knowledge that its weight is an outer product; None where that would not matter."""
-    matters = problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1 and set(problem.stride) == {1}
+    matters = problem.device == "cpu" and problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1 and set(problem.stride) == {1}
     return problem.replace(separable=True) if matters else None
 
 
 def _is_outer(call: Call) -> bool:
-    weight = _widen(call.route.weigh(call.weight), call.route.problem)
+    problem = call.route.problem
+    weight = registry.arrays(problem.device).widen(call.route.weigh(call.weight), problem)
     return all(outer_factors(window) is not None for window in weight[:, 0])
 
 
