@@ -296,7 +296,8 @@ def _decide_call(call: Call) -> Decision:
 @lru_cache(maxsize=1024)
 def _separable_twin(problem: ConvProblem) -> ConvProblem | None:
     """The problem with the knowledge that its weight is an outer product; None where that would not matter."""
-    matters = problem.device == "cpu" and problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1 and set(problem.stride) == {1}
+    matters = (problem.device == "cpu" and problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1
+               and set(problem.stride) == {1})
     return problem.replace(separable=True) if matters else None
 
 
