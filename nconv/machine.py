@@ -36,16 +36,19 @@ class Machine:
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     vector_bytes: int = field(default_factory=vector_bytes)
     l2: int = 1 << 20              # bytes
+    l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
+    cache_rate: float = 40e9       # bytes/s from the last level of cache into one core
+    register_rate: float = 150e9   # bytes/s between registers and the nearest caches, in and out
     gather_rate: float = 12e9      # bytes/s of padded input copied into a tile
     call: float = 12e-6            # seconds of one kernel call with its preparation
     small_call: float = 2e-6       # seconds of one call of the kernel without preparation
     small_move: float = 0.8e-9     # seconds of one element moved by its address
     parallel_start: float = 8e-6   # seconds to start and join the threads
     efficiency: dict = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "small": 0.4, "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "fft": 0.45,
-        "separable": 0.3, "line": 0.5, "line_fft": 0.45}, hash=False)
+        "small": 0.4, "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "winograd": 0.9,
+        "fft": 0.45, "separable": 0.3, "line": 0.5, "line_fft": 0.45}, hash=False)
 
     def flops(self, dtype: np.dtype) -> float:
         """Peak additions and multiplications per second of one core in the real numbers that make up `dtype`."""

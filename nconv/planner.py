@@ -467,6 +467,8 @@ def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
     'small'
     """
     call = lower(function, *args, **kwargs)
+    reused = call.route.problem.replace(reused=True)
+    call = replace(call, route=replace(call.route, problem=reused))
     return Plan(call, _decide_call(call))
 
 
@@ -558,7 +560,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     --------
     >>> import nconv
     >>> [a.name for a in nconv.algorithms() if a.device == "cpu"]
-    ['small', 'direct', 'im2col', 'fft', 'separable']
+    ['small', 'direct', 'im2col', 'winograd', 'winograd_large', 'fft', 'separable']
     """
     return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)
                  for device in registry.devices() for a in registry.algorithms(device))

@@ -103,6 +103,7 @@ class ConvProblem:
     device: str = "cpu"
     threads: int = 1
     tf32: bool = False                       # float32 products may be rounded to TF32 (tensor cores of a GPU)
+    reused: bool = False                     # the weight is prepared once for many calls: that costs none of them
 
     def __post_init__(self):
         rank = len(self.size)

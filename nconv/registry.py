@@ -23,7 +23,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("small", "direct", "im2col", "fft", "separable"), "cuda": ("direct", "im2col", "fft")}
+_MODULES = {"cpu": ("small", "direct", "im2col", "winograd", "winograd_large", "fft", "separable"),
+            "cuda": ("direct", "im2col", "fft")}
 
 
 def devices() -> tuple[str, ...]:

@@ -267,7 +267,7 @@ def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "
         'full' (n1 + n2 - 1 positions), 'same' (those of in1, centred) or 'valid' (where the smaller input lies wholly
         inside the other).
     method : str
-        'auto', or an algorithm of `nconv.algorithms`: 'direct', 'im2col', 'fft'.
+        'auto', or an algorithm of `nconv.algorithms`: 'direct', 'im2col', 'winograd', 'winograd_large', 'fft'.
     axes : int or sequence of int, optional
         Convolve along these axes; along the others the inputs are broadcast. All axes by default.
     out : ndarray, optional

@@ -24,8 +24,9 @@ def test_a_forced_method_runs_alone(name, monkeypatch):
     for algorithm in registry.algorithms():
         if algorithm.NAME != name:
             monkeypatch.setattr(algorithm, "run", lambda *_: pytest.fail("a rival ran"))
-    np.testing.assert_allclose(nconv.convolve([X, 2 * X], [W, -W], method=name),
-                               np.multiply.outer([1, 1, -2], np.convolve(X, W)), atol=1e-12)
+    taps = W[:5]                                        # which every algorithm takes
+    np.testing.assert_allclose(nconv.convolve([X, 2 * X], [taps, -taps], method=name),
+                               np.multiply.outer([1, 1, -2], np.convolve(X, taps)), atol=1e-12)
 
 
 def test_a_plan_explains_itself_and_runs():
@@ -76,7 +77,7 @@ def test_integers_are_refused_by_the_transform():
 def test_tune_remembers(memory):
     plan = nconv.tune(nconv.convolve, X, W, repeats=1)
     measured = [c for c in plan.candidates if not c.refused]
-    assert all(c.measured > 0 for c in measured)
+    assert len(measured) >= 3 and all(c.measured > 0 for c in measured)
     assert plan.method == min(measured, key=lambda c: c.measured).name
     assert wisdom.path().parent == memory
     wisdom.forget()
@@ -99,7 +100,7 @@ def test_large_samples_do_not_drown_small_outputs():
     assert np.abs((nconv.convolve(x, h) - exact) / exact).max() <= 1e-7
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
+@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "winograd", "fft"])
 def test_a_plan_keeps_infinite_taps_from_the_padding(method):
     x, w = np.arange(1.0, 9), np.array([1.0, np.inf, 3.0])
     expected = nconv.convolve(x, w, "full", method)

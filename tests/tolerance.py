@@ -7,12 +7,12 @@ def bound(name, problem, magnitude):
     """Largest difference that is allowed, element by element, from the sums over magnitudes.
 
     A sum of T products errs by at most about T eps times the sum of magnitudes, a few eps more where blocks are summed;
-    a transform spreads the error of the whole block over it, so there the largest sum counts everywhere.
+    a transform spreads the error of the whole block or tile over it, so there the largest sum counts everywhere.
     """
     if problem.engine.kind == "i":
         return np.zeros_like(magnitude)
     eps = np.finfo(problem.engine).eps
-    if name == "fft":
+    if name in ("fft", "winograd", "winograd_large"):
         return np.full_like(magnitude, 32 * eps * magnitude.max(initial=0)) + 1e-300
     if name == "separable":                             # each tap differs from the product by a few roundings
         return (8 + sum(problem.kernel)) * eps * magnitude + 1e-300

@@ -50,7 +50,7 @@ def cost(problem: ConvProblem, machine) -> float:
     flops = 2 * channels * positions * layout.channels * layout.window
     rate = machine.flops(problem.engine) * machine.efficiency["im2col"]
     gathered = choice.items * choice.gathered * itemsize
-    packed = 2 * channels * layout.channels * layout.window * itemsize
+    packed = 0 if problem.reused else 2 * channels * layout.channels * layout.window * itemsize
     stored = product(problem.out_shape) * problem.engine.itemsize
     threads = min(problem.threads, choice.items)
     seconds = (flops / rate + gathered / machine.gather_rate + (packed + stored) / machine.bandwidth) / threads

@@ -1,7 +1,8 @@
-"""The three register tiles that do all multiplications: sums of products that never leave the registers.
+"""The four register tiles that do all multiplications: sums of products that never leave the registers.
 
 Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
-`multiply_patches`: rows are positions, columns output channels. `filter_tile`: rows are output rows of one channel,
+`multiply_patches`: rows are positions, columns output channels; `multiply_rows`: the same of a matrix in memory, with a
+bound on how far roundings pile up. `filter_tile`: rows are output rows of one channel,
 columns positions, so that a vector of the input serves all rows whose windows hold it. Tuples whose lengths are M and V
 say how large a tile is: types reach the compiler, values do not.
 """
@@ -309,6 +310,44 @@ def multiply_patches(typingctx, out, o, add, bias, b, x, starts, p, offsets, wei
         sums = _start(builder, add, {(i, j): first[j] for i, j in targets}, sums_so_far)
         for n, value in _loop(builder, "taps", _const(0), taps, sums, add_tap).items():
             store_vector(builder, value, targets[n], align)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def multiply_rows(typingctx, out, o, add, x, p, ldx, weight, w, taps, rows, columns):
+    """A tile of a matrix product [positions x taps] [taps x channels]: columns run along output channels.
+
+    ``out[o + i L + j] = sum over t < taps of x[p + i ldx + t] * weight[w + t L + j]`` for i < M and j < L = V * lanes, or
+    += where `add`. The sum begins at zero, so that roundings pile up over these taps alone.
+    """
+    M, V = rows.count, columns.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, types.boolean, x, index, index, weight, index, index, rows, columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, add, x, p, ldx, weight, w, taps, _, _ = args
+        vector_type = context.get_value_type(vec)
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        x_base = address_of(context, builder, sig.args[3], x, p)
+        weight_base = address_of(context, builder, sig.args[6], weight, w)
+        lines = [builder.gep(x_base, [builder.mul(ldx, _const(i))]) for i in range(M)]
+        targets = {(i, j): builder.gep(out_base, [_const((i * V + j) * vec.n)]) for i in range(M) for j in range(V)}
+
+        def add_tap(t, sums):
+            panel = builder.gep(weight_base, [builder.mul(t, _const(V * vec.n))])
+            weights = [load_vector(builder, builder.gep(panel, [_const(j * vec.n)]), vector_type, align) for j in range(V)]
+            return _add_products(builder, vec, sums, range(M), lambda i: builder.gep(lines[i], [t]), weights)
+
+        zeros = dict.fromkeys(targets, ir.Constant(vector_type, None))
+        sums = _loop(builder, "taps", _const(0), taps, zeros, add_tap)
+        before = _start(builder, add, zeros, lambda: {n: load_vector(builder, target, vector_type, align)
+                                                      for n, target in targets.items()})
+        for n, target in targets.items():
+            store_vector(builder, builder.fadd(before[n], sums[n]), target, align)
         return context.get_dummy_value()
 
     return sig, codegen

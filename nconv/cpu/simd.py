@@ -219,6 +219,32 @@ def larger_magnitude(typingctx, largest, value):
 
 
 @intrinsic
+def largest_or_nan(typingctx, largest, value):
+    """max(largest, |value|) lane by lane, in which a NaN is larger than everything: magnitudes order like integers."""
+
+    def codegen(context, builder, sig, args):
+        bits = value.dtype.bitwidth
+        integers = ir.VectorType(ir.IntType(bits), value.n)
+        before = builder.bitcast(args[0], integers)
+        after = builder.and_(builder.bitcast(args[1], integers), ir.Constant(integers, [2 ** (bits - 1) - 1] * value.n))
+        return builder.bitcast(builder.select(builder.icmp_signed(">", after, before), after, before), args[0].type)
+
+    return largest(largest, value), codegen
+
+
+@intrinsic
+def smallest_nonzero(typingctx, smallest, value):
+    """min(smallest, value) lane by lane for values that are not negative; a zero is passed over."""
+
+    def codegen(context, builder, sig, args):
+        zero = ir.Constant(args[1].type, None)
+        less = builder.and_(builder.fcmp_ordered("<", args[1], args[0]), builder.fcmp_ordered(">", args[1], zero))
+        return builder.select(less, args[1], args[0])
+
+    return smallest(smallest, value), codegen
+
+
+@intrinsic
 def largest_lane(typingctx, vector):
     """The largest lane of a vector without NaN."""
 

@@ -57,7 +57,8 @@ def cost(problem: ConvProblem, machine) -> float:
     spectra = problem.K * problem.C * choice.layout.stored * real_dtype(problem).itemsize
     if spectra > machine.l2:                            # every block reads all spectra of its group anew
         stored += choice.items * spectra
-    return (choice.weight_work / rate + (choice.work / rate + stored / machine.bandwidth) / threads
+    weights = 0 if problem.reused else choice.weight_work / rate
+    return (weights + (choice.work / rate + stored / machine.bandwidth) / threads
             + 3 * machine.call + (machine.parallel_start if threads > 1 else 0))
 
 

@@ -1,0 +1,52 @@
+"""Winograd's minimal filtering: m outputs of an r-tap window cost m + r - 1 products an axis in place of m r.
+
+Input tiles and windows are transformed by additions and a few constants, multiplied element by element (a matrix
+product over the channels for each element), and transformed back. The interpolation points are chosen for accuracy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...problem import ConvProblem
+from . import choice
+
+# ------------------------------------------------------------------------------------------------- The choice
+
+NAME = "winograd"
+SUPPORTS = "floating and complex types; windows of at most 5 taps an axis, no stride, no dilation"
+REFERENCE = ("Winograd 1980, Arithmetic Complexity of Computations; Lavin, Gray 2016, Fast Algorithms for "
+             "Convolutional Neural Networks (arXiv 1509.09308); Barabasz et al. 2020, Error Analysis and Improving the "
+             "Accuracy of Winograd Convolution (arXiv 1803.10986)")
+_EXTENTS = (4, 6)              # of a tile's input
+
+
+def why_not(problem: ConvProblem) -> str:
+    """Integers, strides, dilations and long windows are refused."""
+    return choice.refusal(problem, _EXTENTS)
+
+
+def cost(problem: ConvProblem, machine) -> float:
+    """Products, transforms of tiles and weights, gathering and storing."""
+    return choice.seconds(choice.choose(problem, _EXTENTS), problem, machine)
+
+
+def workspace(problem: ConvProblem, machine) -> int:
+    """The transformed weight and each thread's block."""
+    return choice.bytes_needed(problem, _EXTENTS)
+
+
+def error(problem: ConvProblem) -> float:
+    """By the tile's extents, as measured."""
+    return choice.expected_error(problem, _EXTENTS)
+
+
+def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
+    """Transform the windows."""
+    return choice.transform_weight(problem, weight, _EXTENTS)
+
+
+def run(problem: ConvProblem, prepared: choice.Prepared, x: np.ndarray, bias: np.ndarray | None,
+        out: np.ndarray) -> None:
+    """Fill `out`; see `registry` for the shapes."""
+    choice.convolve_tiles(problem, prepared, x, bias, out, _EXTENTS)
