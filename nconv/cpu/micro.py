@@ -319,8 +319,8 @@ def multiply_patches(typingctx, out, o, add, bias, b, x, starts, p, offsets, wei
 def multiply_rows(typingctx, out, o, add, x, p, ldx, weight, w, taps, rows, columns):
     """A tile of a matrix product [positions x taps] [taps x channels]: columns run along output channels.
 
-    ``out[o + i L + j] = sum over t < taps of x[p + i ldx + t] * weight[w + t L + j]`` for i < M and j < L = V * lanes, or
-    += where `add`. The sum begins at zero, so that roundings pile up over these taps alone.
+    ``out[o + i L + j] = sum over t < taps of x[p + i ldx + t] * weight[w + t L + j]`` for i < M and j < L = V * lanes,
+    or += where `add`. The sum begins at zero, so that roundings pile up over these taps alone.
     """
     M, V = rows.count, columns.count
     vec = vec_of(out.dtype)
@@ -339,7 +339,8 @@ def multiply_rows(typingctx, out, o, add, x, p, ldx, weight, w, taps, rows, colu
 
         def add_tap(t, sums):
             panel = builder.gep(weight_base, [builder.mul(t, _const(V * vec.n))])
-            weights = [load_vector(builder, builder.gep(panel, [_const(j * vec.n)]), vector_type, align) for j in range(V)]
+            places = [builder.gep(panel, [_const(j * vec.n)]) for j in range(V)]
+            weights = [load_vector(builder, place, vector_type, align) for place in places]
             return _add_products(builder, vec, sums, range(M), lambda i: builder.gep(lines[i], [t]), weights)
 
         zeros = dict.fromkeys(targets, ir.Constant(vector_type, None))

@@ -121,11 +121,11 @@ def seconds(choice: _Choice, problem: ConvProblem, machine) -> float:
     panel = layout.elements * layout.channels * choice.vector * itemsize
     weight = problem.groups * choice.blocks * panel
     loaded = share * k_blocks * panel / (machine.cache_rate if weight < machine.l3 else machine.bandwidth)
-    rows = product(layout.extent[:-1]) * layout.grid[-1] * layout.valid[-1] / layout.grid[-1]
+    pixels = layout.rows * int(layout.valid[-1])       # gathered for one tile
     per_tile = layout.elements * axes * 2 * itemsize * (
         layout.x_row + k_blocks * choice.vector)       # each element is loaded and stored by each axis's transform
     transformed = share * layout.count * per_tile / machine.register_rate
-    gathered = share * layout.count * int(rows) * layout.x_row * itemsize / machine.gather_rate
+    gathered = share * layout.count * pixels * layout.x_row * itemsize / machine.gather_rate
     stored = product(problem.out_shape) * problem.engine.itemsize / machine.bandwidth / threads
     prepared = 0 if problem.reused else weight * (
         1 / machine.bandwidth + axes * 2 / machine.register_rate) / problem.threads

@@ -144,8 +144,14 @@ def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
     axes = layout.grid.size
     last = axes - 1
     loud = np.empty(layout.rows * layout.width, peaks.dtype)
-    for i in range(loud.size):
-        loud[i] = largest_lane(vload(peaks, i * lanes))
+    low = real(limit)
+    for row in range(layout.rows):
+        for i in range(row * layout.width, row * layout.width + count):
+            loud[i] = largest_lane(vload(peaks, i * lanes))
+            if loud[i] > 0:
+                low = min(low, loud[i])
+    if top <= low * root:                               # few channels: a lane is quiet more often than a pixel
+        return False
     for tile in range(tiles):
         top = real(0)
         for row in range(layout.rows):
