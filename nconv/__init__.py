@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "errors": ["DeviceError"],
         "functional": ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],
         "interop.scipy_patch": ["patch_scipy"],
+        "memory": ["export_wisdom", "forget_wisdom", "import_wisdom"],
         "planner": ["Plan", "algorithms", "allow_tf32", "plan", "set_error_limit", "set_workspace_limit", "tune"],
         "problem": ["ArraySpec"],
         "signal": ["choose_conv_method", "convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve",

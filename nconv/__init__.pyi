@@ -11,6 +11,9 @@ from .functional import conv_transpose1d as conv_transpose1d
 from .functional import conv_transpose2d as conv_transpose2d
 from .functional import conv_transpose3d as conv_transpose3d
 from .interop.scipy_patch import patch_scipy as patch_scipy
+from .memory import export_wisdom as export_wisdom
+from .memory import forget_wisdom as forget_wisdom
+from .memory import import_wisdom as import_wisdom
 from .planner import Plan as Plan
 from .planner import algorithms as algorithms
 from .planner import allow_tf32 as allow_tf32
