@@ -55,7 +55,7 @@ PROBES = (
     Probe("efficiency.fft", "fft", _signal(200_000, 501)),
     Probe("parallel_start", "direct", _signal(16_000, 9), parallel=True),
 )
-"""In the order in which the rates are found; the bandwidth is a plain copy's, `small_call` a shortcut's (a constant)."""
+"""In the order in which the rates are found; the bandwidth is a plain copy's, `small_call` stays the family's."""
 
 
 def calibrate(track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Machine:

@@ -98,7 +98,7 @@ def info() -> None:
     for name, value in {
             "nconv": nconv.__version__, "Python": platform.python_version(), "NumPy": numpy.__version__,
             "SciPy": scipy.__version__, "Numba": numba.__version__, "machine": here.name,
-            "rates": f"measured on {here.measured}" if here.measured else "of the family; nconv tune --machine measures",
+            "rates": f"measured on {here.measured}" if here.measured else "the family's; nconv tune --machine measures",
             "cores": here.cores,
             "vector bytes": here.vector_bytes, "threads": nconv.get_num_threads(),
             "threading layer": numba.threading_layer() if threads.may_start() else "none: one thread",
@@ -204,8 +204,10 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write all figures to a file.")
 @click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw the ratios (needs matplotlib).")
+@click.option("--compare", "files", nargs=2, type=click.Path(exists=True, dir_okay=False), metavar="OLD NEW",
+              help="Measure nothing: say what became slower between two files of --json; status 1 if anything did.")
 def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...], methods: bool, json_path: str | None,
-          rst_path: str | None, plot_path: str | None) -> None:
+          rst_path: str | None, plot_path: str | None, files: tuple[str, str] | None) -> None:
     """Against the peers that are installed, in one run, in turn.
 
     Example: nconv bench --family layer --dtype float32 --dtype float64
@@ -214,6 +216,9 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
     import rich.table
     from rich.progress import track
 
+    if files:
+        _compare(*files)
+        return
     from .bench import measure
     from .bench.cases import CASES, FAMILIES, SWEEPS
 
@@ -247,3 +252,15 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
         measure.write_rst(rst_path, title, command, records, plot_path)
     if plot_path:
         measure.write_plot(plot_path, records)
+
+
+def _compare(old: str, new: str) -> None:
+    from .bench import compare
+
+    changes = compare.compare(old, new)
+    slower = [change for change in changes if change.factor > compare.TOLERANCE]
+    for change in slower:
+        click.echo(f"{change.factor:.2f} times slower: {change.name}: {change.before * 1e3:.3g} ms, now "
+                   f"{change.after * 1e3:.3g} ms")
+    click.echo(f"{len(slower)} of {len(changes)} times grew beyond the noise")
+    sys.exit(1 if slower else 0)

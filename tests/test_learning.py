@@ -40,7 +40,7 @@ def test_wisdom_goes_from_file_to_file(tmp_path):
     assert json.loads(wisdom.path().read_text())["format"] == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "seconds": {}}', '{"format": 1, "seconds": {"a": 1}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "seconds": {}}', '{"format": 1, "seconds": [1]}'])
 def test_what_is_no_wisdom_is_refused_and_changes_nothing(content, tmp_path):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=r"bad\.json holds no wisdom"):
@@ -91,3 +91,30 @@ def test_tune_takes_a_file_of_problems(tmp_path):
     result = CliRunner().invoke(main, ["tune", "--file", str(tmp_path / "problems.txt")])
     assert result.exit_code == 1 and "line 1" in result.output
     assert CliRunner().invoke(main, ["tune"]).exit_code == 2
+
+
+def test_compare_tells_the_code_from_the_machine(tmp_path):
+    def write(name, auto, rival):
+        record = {"family": "signal", "name": "a", "dtype": "float32", "seconds": {"auto": auto, "numpy": rival}}
+        (tmp_path / name).write_text(json.dumps({"records": [record]}))
+        return str(tmp_path / name)
+
+    old = write("old", 1e-3, 1e-3)
+    for auto, rival, status in ((1e-3, 1e-3, 0), (2e-3, 1e-3, 1), (2e-3, 2e-3, 0), (1e-3, 0.5e-3, 1)):
+        result = CliRunner().invoke(main, ["bench", "--compare", old, write("new", auto, rival)])
+        assert result.exit_code == status, result.output
+        assert ("slower: signal a float32 auto" in result.output) == bool(status)
+    (tmp_path / "bad").write_text("{}")
+    result = CliRunner().invoke(main, ["bench", "--compare", old, str(tmp_path / "bad")])
+    assert result.exit_code == 1 and "no file of nconv bench" in result.output
+
+
+def test_regret_is_drawn_by_its_seed():
+    from nconv.bench import regret
+
+    first, again = ([problem[2:] for problem in regret.problems(3, 8)] for _ in range(2))
+    assert first == again
+    assert first != [problem[2:] for problem in regret.problems(4, 8)]
+    record = regret.measure("signal", nconv.convolve, (40,), (5,), "float64", {"mode": "same"}, 200, rounds=1)
+    assert record["regret"] >= 1 and record["scipy_regret"] >= 1
+    assert {name for name, _ in regret.summary([record])} >= {"all", "signal"}
