@@ -53,6 +53,8 @@ def _problem(command: Any) -> Any:
 
 
 def _arguments(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> tuple[Any, list, dict]:
+    if function not in _FUNCTIONS:
+        raise click.BadParameter(f"{function}: the functions are {', '.join(_FUNCTIONS)}")
     keywords = {}
     for option in options:
         name, separator, value = option.partition("=")
@@ -141,14 +143,13 @@ def tune(problem: tuple[str, ...], options: tuple[str, ...], dtype: str, whole_m
     if whole_machine:
         _calibrate()
         return
-    jobs = _listed(path) if path else [(*problem, dtype, options)]
-    for job in track([_arguments(*job) for job in jobs], "compiling and measuring", transient=True):
-        target, arrays, keywords = job
+    jobs = _listed(path) if path else [_arguments(problem[0], problem[1], problem[2], dtype, options)]
+    for target, arrays, keywords in track(jobs, "compiling and measuring", transient=True):
         click.echo(str(nconv.tune(target, *arrays, **keywords)))
 
 
-def _listed(path: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
-    """The problems of a file; empty lines and those that begin with # are left out."""
+def _listed(path: str) -> list[tuple[Any, list, dict]]:
+    """The problems of a file, as `_arguments` gives them; empty lines and what follows a # are left out."""
     jobs = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         words = line.split("#")[0].split()
@@ -158,7 +159,8 @@ def _listed(path: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
             raise ValueError(f"{path}, line {number}: expected FUNCTION INPUT WEIGHT [DTYPE] [NAME=VALUE ...], the "
                              f"function one of {', '.join(_FUNCTIONS)}: {line.strip()!r}")
         plain = [word for word in words[3:] if "=" not in word]
-        jobs.append((*words[:3], plain[0] if plain else "float32", tuple(w for w in words[3:] if "=" in w)))
+        jobs.append(_arguments(words[0], words[1], words[2], plain[0] if plain else "float32",
+                               tuple(word for word in words[3:] if "=" in word)))
     return jobs
 
 

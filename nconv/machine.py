@@ -92,7 +92,7 @@ class Machine:
     def with_rates(self, rates: dict[str, float], **changes: Any) -> Machine:
         """A copy with these rates, named as in `rates`; unknown names are left out."""
         known = self.rates()
-        plain = {name: value for name, value in rates.items() if name in known and "." not in name}
+        plain: dict[str, Any] = {name: value for name, value in rates.items() if name in known and "." not in name}
         shares = {name.partition(".")[2]: value for name, value in rates.items() if name in known and "." in name}
         return replace(self, **plain, efficiency=self.efficiency | shares, **changes)
 

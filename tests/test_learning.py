@@ -90,7 +90,8 @@ def test_tune_takes_a_file_of_problems(tmp_path):
     (tmp_path / "problems.txt").write_text("convolve 40\n")
     result = CliRunner().invoke(main, ["tune", "--file", str(tmp_path / "problems.txt")])
     assert result.exit_code == 1 and "line 1" in result.output
-    assert CliRunner().invoke(main, ["tune"]).exit_code == 2
+    for wrong in ([], ["convolve", "40"], ["median", "40", "5"], ["convolve", "40", "5", "--machine"]):
+        assert CliRunner().invoke(main, ["tune", *wrong]).exit_code == 2
 
 
 def test_compare_tells_the_code_from_the_machine(tmp_path):
@@ -115,6 +116,6 @@ def test_regret_is_drawn_by_its_seed():
     first, again = ([problem[2:] for problem in regret.problems(3, 8)] for _ in range(2))
     assert first == again
     assert first != [problem[2:] for problem in regret.problems(4, 8)]
-    record = regret.measure("signal", nconv.convolve, (40,), (5,), "float64", {"mode": "same"}, 200, rounds=1)
+    record = regret.measure(("signal", nconv.convolve, (40,), (5,), "float64", {"mode": "same"}, 200), rounds=1)
     assert record["regret"] >= 1 and record["scipy_regret"] >= 1
     assert {name for name, _ in regret.summary([record])} >= {"all", "signal"}

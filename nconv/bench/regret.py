@@ -62,8 +62,9 @@ def problems(seed: int, count: int) -> Iterator[tuple]:
             yield family, function, x, weight, dtype, options, macs
 
 
-def measure(family, function, x_shape, weight_shape, dtype, options, macs, rounds=None) -> dict[str, Any]:
+def measure(problem: tuple, rounds: int | None = None) -> dict[str, Any]:
     """Seconds of each method that 'auto' may take and of the one it took; for signals, of SciPy's two beside them."""
+    family, function, x_shape, weight_shape, dtype, options, macs = problem
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, weight_shape))
     plan = nconv.plan(function, x, weight, **options)
@@ -145,7 +146,7 @@ def main(seed: int, count: int, rounds: int | None, rst_path: str | None, plot_p
     """
     from rich.progress import track
 
-    records = [measure(*problem, rounds=rounds)
+    records = [measure(problem, rounds)
                for problem in track(list(problems(seed, count)), "compiling and measuring")]
     for name, regrets in summary(records):
         click.echo("{:<55}{:>5}{:>8}{:>8}{:>8}".format(*_cells(name, regrets)))
