@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "functional": ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],
         "interop.onnx": ["onnx_evaluator"],
         "interop.scipy_patch": ["patch_scipy"],
+        "memory": ["export_wisdom", "forget_wisdom", "import_wisdom"],
         "normalized": ["normalized_convolve"],
         "planner": ["Plan", "algorithms", "allow_tf32", "plan", "set_error_limit", "set_workspace_limit", "tune"],
         "problem": ["ArraySpec"],

@@ -14,6 +14,9 @@ from .functional import conv_transpose2d as conv_transpose2d
 from .functional import conv_transpose3d as conv_transpose3d
 from .interop.onnx import onnx_evaluator as onnx_evaluator
 from .interop.scipy_patch import patch_scipy as patch_scipy
+from .memory import export_wisdom as export_wisdom
+from .memory import forget_wisdom as forget_wisdom
+from .memory import import_wisdom as import_wisdom
 from .normalized import normalized_convolve as normalized_convolve
 from .planner import Plan as Plan
 from .planner import algorithms as algorithms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -52,6 +53,8 @@ def _problem(command: Any) -> Any:
 
 
 def _arguments(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> tuple[Any, list, dict]:
+    if function not in _FUNCTIONS:
+        raise click.BadParameter(f"{function}: the functions are {', '.join(_FUNCTIONS)}")
     keywords = {}
     for option in options:
         name, separator, value = option.partition("=")
@@ -96,7 +99,9 @@ def info() -> None:
     table = rich.table.Table(show_header=False)
     for name, value in {
             "nconv": nconv.__version__, "Python": platform.python_version(), "NumPy": numpy.__version__,
-            "SciPy": scipy.__version__, "Numba": numba.__version__, "machine": here.name, "cores": here.cores,
+            "SciPy": scipy.__version__, "Numba": numba.__version__, "machine": here.name,
+            "rates": f"measured on {here.measured}" if here.measured else "the family's; nconv tune --machine measures",
+            "cores": here.cores,
             "vector bytes": here.vector_bytes, "threads": nconv.get_num_threads(),
             "threading layer": numba.threading_layer() if threads.may_start() else "none: one thread",
             "GPU": f"none: {device.fault()}" if device.fault() else machine.machine("cuda").name,
@@ -120,25 +125,64 @@ def explain(function: str, input: str, weight: str, dtype: str, options: tuple[s
 
 
 @main.command()
-@_problem
-def tune(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> None:
-    """Measure a problem's algorithms and remember the fastest.
+@click.argument("problem", nargs=-1)
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An argument of the function.")
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--machine", "whole_machine", is_flag=True, help="Measure the rates of this machine instead.")
+@click.option("--file", "path", type=click.Path(exists=True, dir_okay=False),
+              help="Measure the problems of a file, one a line: FUNCTION INPUT WEIGHT [DTYPE] [NAME=VALUE ...].")
+def tune(problem: tuple[str, ...], options: tuple[str, ...], dtype: str, whole_machine: bool, path: str | None) -> None:
+    """Measure a problem's algorithms (FUNCTION INPUT WEIGHT) and remember the fastest.
 
     Example: nconv tune convolve 100000 1001
     """
-    from rich.progress import Progress
+    from rich.progress import track
 
-    target, arrays, keywords = _arguments(function, input, weight, dtype, options)
-    with Progress(transient=True) as progress:
-        progress.add_task("compiling and measuring", total=None)
-        plan = nconv.tune(target, *arrays, **keywords)
-    click.echo(str(plan))
+    if (len(problem) == 3) + whole_machine + (path is not None) != 1 or len(problem) not in (0, 3):
+        raise click.UsageError("expected one of FUNCTION INPUT WEIGHT, --machine and --file")
+    if whole_machine:
+        _calibrate()
+        return
+    jobs = _listed(path) if path else [_arguments(problem[0], problem[1], problem[2], dtype, options)]
+    for target, arrays, keywords in track(jobs, "compiling and measuring", transient=True):
+        click.echo(str(nconv.tune(target, *arrays, **keywords)))
+
+
+def _listed(path: str) -> list[tuple[Any, list, dict]]:
+    """The problems of a file, as `_arguments` gives them; empty lines and what follows a # are left out."""
+    jobs = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if len(words) < 3 or words[0] not in _FUNCTIONS:
+            raise ValueError(f"{path}, line {number}: expected FUNCTION INPUT WEIGHT [DTYPE] [NAME=VALUE ...], the "
+                             f"function one of {', '.join(_FUNCTIONS)}: {line.strip()!r}")
+        plain = [word for word in words[3:] if "=" not in word]
+        jobs.append(_arguments(words[0], words[1], words[2], plain[0] if plain else "float32",
+                               tuple(word for word in words[3:] if "=" in word)))
+    return jobs
+
+
+def _calibrate() -> None:
+    """Measure this machine's rates, with progress."""
+    from rich.progress import track
+
+    from . import calibrate, machine
+
+    found = calibrate.calibrate(lambda probes: track(probes, "measuring this machine", total=len(calibrate.PROBES)))
+    for name, value in found.rates().items():
+        click.echo(f"{name:<28}{value:.3g}")
+    click.echo(f"kept in {machine.path()}")
 
 
 @main.command()
 @click.option("--dtype", "dtypes", multiple=True, default=("float32", "float64"), show_default=True)
 def warmup(dtypes: tuple[str, ...]) -> None:
-    """Compile and keep the kernels ahead of their first use. Example: nconv warmup --dtype float32"""
+    """Compile and keep the kernels ahead of their first use, then measure this machine's rates.
+
+    Example: nconv warmup --dtype float32
+    """
     import numpy as np
     from rich.progress import track
 
@@ -149,8 +193,12 @@ def warmup(dtypes: tuple[str, ...]) -> None:
         for size in (8, 256):                          # one for the serial kernel, one for the threads
             if method == "separable":
                 nconv.convolve(np.zeros((size, size), dtype), np.ones((5, 5), dtype), method=method)
-            else:
-                nconv.conv2d(np.zeros((1, 4, size, size), dtype), np.zeros((K, 4, 3, 3), dtype), method=method)
+                continue
+            x, weight = np.zeros((1, 4, size, size), dtype), np.zeros((K, 4, 3, 3), dtype)
+            allowed = [c.name for c in nconv.plan(nconv.conv2d, x, weight).candidates if not c.refused]
+            if method in allowed:
+                nconv.conv2d(x, weight, method=method)
+    _calibrate()
 
 
 @main.command()
@@ -161,8 +209,10 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write all figures to a file.")
 @click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw the ratios (needs matplotlib).")
+@click.option("--compare", "files", nargs=2, type=click.Path(exists=True, dir_okay=False), metavar="OLD NEW",
+              help="Measure nothing: say what became slower between two files of --json; status 1 if anything did.")
 def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...], methods: bool, json_path: str | None,
-          rst_path: str | None, plot_path: str | None) -> None:
+          rst_path: str | None, plot_path: str | None, files: tuple[str, str] | None) -> None:
     """Against the peers that are installed, in one run, in turn.
 
     Example: nconv bench --family layer --dtype float32 --dtype float64
@@ -171,6 +221,9 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
     import rich.table
     from rich.progress import track
 
+    if files:
+        _compare(*files)
+        return
     from .bench import measure
     from .bench.cases import CASES, FAMILIES, SWEEPS
 
@@ -204,3 +257,15 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
         measure.write_rst(rst_path, title, command, records, plot_path)
     if plot_path:
         measure.write_plot(plot_path, records)
+
+
+def _compare(old: str, new: str) -> None:
+    from .bench import compare
+
+    changes = compare.compare(old, new)
+    slower = [change for change in changes if change.factor > compare.TOLERANCE]
+    for change in slower:
+        click.echo(f"{change.factor:.2f} times slower: {change.name}: {change.before * 1e3:.3g} ms, now "
+                   f"{change.after * 1e3:.3g} ms")
+    click.echo(f"{len(slower)} of {len(changes)} times grew beyond the noise")
+    sys.exit(1 if slower else 0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
-import platformdirs
-
+from . import store
 from .machine import machine
 from .problem import ConvProblem
 
@@ -19,43 +17,66 @@ _lock = threading.Lock()
 _known: dict[str, dict[str, float]] | None = None
 
 
-def cache_dir() -> Path:
-    """Where nconv keeps what it has learnt: NCONV_CACHE_DIR, else the platform's cache of the user."""
-    return Path(os.environ.get("NCONV_CACHE_DIR") or platformdirs.user_cache_dir("nconv", appauthor=False))
-
-
 def path() -> Path:
     """The file of measured times."""
-    return cache_dir() / f"wisdom-{_FORMAT}.json"
+    return store.folder() / f"wisdom-{_FORMAT}.json"
 
 
 def recall(problem: ConvProblem, num_threads: int) -> dict[str, float]:
     """Seconds of each algorithm that was measured on this problem with so many threads on this machine."""
-    global _known
-    if _known is None:
+    known = _known
+    if known is None:
         with _lock:
-            _known = _read()
-    return _known.get(_key(problem, num_threads), {})
+            known = _read()
+    return known.get(_key(problem, num_threads), {}) if known else {}
 
 
 def remember(problem: ConvProblem, num_threads: int, seconds: dict[str, float]) -> None:
-    """Add measurements, also to the file; what other processes wrote meanwhile is kept."""
+    """Add measurements, also to the file."""
+    add({_key(problem, num_threads): seconds})
+
+
+def add(seconds: dict[str, dict[str, float]]) -> None:
+    """Add to what is known and to the file; what other processes wrote meanwhile is kept."""
     global _known
     with _lock:
-        known = {**(_known or {}), **_read(), _key(problem, num_threads): seconds}
-        _known = known
+        known = {**(_known or {}), **seconds}
         try:
-            cache_dir().mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=cache_dir(), suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w") as file:
-                    json.dump({"format": _FORMAT, "seconds": known}, file, indent=1)
-                os.replace(temporary, path())
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            with store.turn(path()):
+                known = {**(_known or {}), **_load(), **seconds}
+                store.save(path(), _FORMAT, "seconds", known)
         except OSError as error:
-            warnings.warn(f"measured times are kept for this program only: {error}", stacklevel=3)
+            warnings.warn(f"measured times are kept for this program only: {error}", stacklevel=4)
+        _known = known
+
+
+def export(target: str | os.PathLike) -> int:
+    """Write all that is known to a file; returns the number of problems."""
+    with _lock:
+        known = _read()
+    store.save(Path(target), _FORMAT, "seconds", known)
+    return len(known)
+
+
+def take(source: str | os.PathLike) -> int:
+    """Add what a file of `export` holds; returns the number of problems.
+
+    Raises OSError where it cannot be read, ValueError where it is no such file.
+    """
+    try:
+        found = store.parse(Path(source), _FORMAT, "seconds", _check)
+    except ValueError as error:
+        raise ValueError(f"{source} holds no wisdom of this version: {error}") from None
+    add(found)
+    return len(found)
+
+
+def delete() -> None:
+    """Forget all measurements, also those in the file."""
+    global _known
+    with _lock:
+        path().unlink(missing_ok=True)
+        _known = {}
 
 
 def forget() -> None:
@@ -72,16 +93,16 @@ def _key(problem: ConvProblem, num_threads: int) -> str:
 
 
 def _read() -> dict[str, dict[str, float]]:
-    try:
-        text = path().read_text()
-    except OSError:
-        return {}
-    try:
-        content = json.loads(text)
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}, expected {_FORMAT}")
-        return {str(key): {str(name): float(s) for name, s in times.items()}
-                for key, times in content["seconds"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        warnings.warn(f"{path()} is not readable and is ignored: {error}", stacklevel=4)
-        return {}
+    """What is known, from the file where this program has not asked before; the caller holds the lock."""
+    global _known
+    if _known is None:
+        _known = _load()
+    return _known
+
+
+def _load() -> dict[str, dict[str, float]]:
+    return store.load(path(), _FORMAT, "seconds", _check)
+
+
+def _check(content: Any) -> dict[str, dict[str, float]]:
+    return {str(key): {str(name): float(s) for name, s in times.items()} for key, times in content.items()}

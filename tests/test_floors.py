@@ -9,7 +9,7 @@ import nconv
 
 ROOT = Path(nconv.__file__).parent
 FLOORS = (                                   # from the ground up; a name with a slash is a folder, one room
-    {"geometry", "errors"},
+    {"geometry", "errors", "store"},
     {"boundary", "factors"},
     {"problem"},
     {"machine", "threads"},
@@ -19,6 +19,7 @@ FLOORS = (                                   # from the ground up; a name with a
     {"lowering", "phases", "wisdom"},
     {"shortcuts"},
     {"planner"},
+    {"calibrate", "memory"},
     {"signal", "ndimage/", "functional"},
     {"grad", "stream", "normalized"},
     {"nn/"},

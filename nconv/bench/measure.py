@@ -16,6 +16,7 @@ import numpy as np
 import nconv
 
 from .. import planner, threads
+from ..machine import processor
 from .cases import Case
 from .rivals import RIVALS, Run, prepare
 
@@ -96,16 +97,8 @@ def environment() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"processor": _processor(), "threads": str(threads.get_num_threads()),
+    return {"processor": processor(), "threads": str(threads.get_num_threads()),
             "Python": platform.python_version(), **versions}
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def write_json(path: str, records: list[dict]) -> None:

@@ -48,7 +48,7 @@ def specimens() -> Iterator[Specimen]:
                           (direct._LINE_OUTPUTS, False)):
             yield Specimen(f"direct_tile_kernel {dtype} {J}{' slides' if slides else ''}",
                            direct.direct_tile_kernel(dtype, J, slides), (_layout(direct.TileLayout), *arrays),
-                           shared=direct.SHARED_LIMIT, blocks=2 if dtype == "float32" and slides else 1,
+                           shared=direct.SHARED_LIMIT,
                            fma=J * (4 * slides + 1) * (dtype[0] in "fc"))
     for dtype in REAL:
         array = _array(dtype)
@@ -64,7 +64,7 @@ def specimens() -> Iterator[Specimen]:
     yield Specimen("direct_tile_kernel float16 in, float16 out",
                    direct.direct_tile_kernel("float32", direct._PLANE_ROWS, True),
                    (_layout(direct.TileLayout), half, table, single, single, half, from_dtype_name("float32")),
-                   shared=direct.SHARED_LIMIT, blocks=2, fma=direct._PLANE_ROWS * 5)
+                   shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 5)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", 128, 128, 8, 256),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),

@@ -1,0 +1,134 @@
+"""The rates of this machine, measured in a few seconds: each is the one with which a model predicts its probe's time.
+
+An algorithm's cost has many terms; a probe is a problem in which one of them outweighs the others. So nothing has to be
+known here of what an algorithm counts, and a model that was changed is calibrated by the same probes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import machine, planner, registry, threads
+from .machine import Machine
+from .problem import ConvProblem
+
+_SECONDS = 0.15                # for each probe, once it is compiled
+_PASSES = 3                    # over all rates, because each model holds several
+_REACH = 3.0                   # a rate lies within this factor of its family's: a busy machine must not mislead
+_COPIED = 1 << 26              # bytes, more than any cache holds
+
+
+class Probe(NamedTuple):
+    """A rate, and the problem of an algorithm that shows it."""
+
+    rate: str
+    algorithm: str
+    problem: ConvProblem
+    parallel: bool = False
+
+
+def _signal(n: int, taps: int) -> ConvProblem:
+    return ConvProblem(N=1, groups=1, C=1, K=1, size=(n,), kernel=(taps,), stride=(1,), dilation=(1,),
+                       padding=((taps // 2, taps // 2),), dtype=np.dtype("f4"))
+
+
+def _square(n: int, window: int, C: int = 1, K: int = 1) -> ConvProblem:
+    return ConvProblem(N=1, groups=1, C=C, K=K, size=(n, n), kernel=(window, window), stride=(1, 1), dilation=(1, 1),
+                       padding=((window // 2, window // 2),) * 2, dtype=np.dtype("f4"))
+
+
+PROBES = (
+    Probe("small_move", "small", _signal(8_000, 1)),
+    Probe("efficiency.small", "small", _signal(8_000, 101)),
+    Probe("call", "direct", _signal(64, 3)),
+    Probe("gather_rate", "direct", _signal(400_000, 3)),
+    Probe("efficiency.direct", "direct", _square(28, 3, 64, 64)),
+    Probe("efficiency.direct_filter", "direct", _square(256, 15)),
+    Probe("efficiency.direct_single", "direct", _signal(20_000, 101)),
+    Probe("efficiency.im2col", "im2col", _square(28, 3, 64, 64)),
+    Probe("efficiency.fft", "fft", _signal(200_000, 501)),
+    Probe("parallel_start", "direct", _signal(16_000, 9), parallel=True),
+)
+"""In the order in which the rates are found; the bandwidth is a plain copy's, `small_call` stays the family's."""
+
+
+def calibrate(track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Machine:
+    """Measure this machine, remember its rates and choose by them from now on.
+
+    Parameters
+    ----------
+    track : callable, optional
+        Gets the probes and gives them one by one: for a progress bar.
+
+    Returns
+    -------
+    Machine
+    """
+    algorithms = {algorithm.NAME: algorithm for algorithm in registry.algorithms()}
+    found = machine.machine().with_rates({"bandwidth": _bandwidth()}, measured=date.today().isoformat())
+    measured = []
+    for probe in track(PROBES):
+        count = threads.get_num_threads() if probe.parallel else 1
+        if probe.rate in found.rates() and (count > 1 or not probe.parallel):
+            problem = probe.problem.replace(threads=count)
+            algorithm = algorithms[probe.algorithm]
+            measured.append((probe.rate, algorithm, problem, _time(algorithm, problem)))
+    for _ in range(_PASSES):
+        for rate, algorithm, problem, seconds in measured:
+            found = found.with_rates({rate: _solve(algorithm, problem, rate, found, seconds)})
+    machine.remember(found)
+    planner.forget_choices()
+    return found
+
+
+def _time(algorithm: ModuleType, problem: ConvProblem) -> float:
+    """Least seconds of one run with its preparation: what disturbs a run only adds to its time."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape).astype(problem.dtype) for shape in (problem.x_shape, problem.weight_shape))
+    times: list[float] = []
+    planner.run_algorithm(algorithm, problem, x, weight)
+    end = time.perf_counter() + _SECONDS
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 200):
+        start = time.perf_counter()
+        planner.run_algorithm(algorithm, problem, x, weight)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _bandwidth() -> float:
+    """Bytes read and written per second by a copy that leaves the cache."""
+    source = np.ones(_COPIED // 8)
+    target = np.empty_like(source)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        times.append(time.perf_counter() - start)
+    return _near(2 * _COPIED / min(times), Machine().bandwidth)
+
+
+def _near(value: float, family: float) -> float:
+    return min(max(value, family / _REACH), family * _REACH)
+
+
+def _solve(algorithm: Any, problem: ConvProblem, rate: str, known: Machine, seconds: float) -> float:
+    """The value of a rate for which the model predicts `seconds`, by bisection of its logarithm."""
+    value = Machine().rates()[rate]
+    low, high = value / _REACH, value * _REACH
+
+    def predicted(at):
+        return algorithm.cost(problem, known.with_rates({rate: at}))
+
+    if abs(predicted(high) / predicted(low) - 1) < 0.05:       # this model does not ask for this rate any more
+        return known.rates()[rate]
+    rises = predicted(high) > predicted(low)
+    for _ in range(30):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if (predicted(middle) < seconds) == rises else (low, middle)
+    return float(np.sqrt(low * high))

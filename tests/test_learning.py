@@ -1,0 +1,121 @@
+"""What is kept from one program to the next: readable, shared, and never a reason to fail."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import nconv
+from nconv import calibrate, machine, planner, store, wisdom
+from nconv.cli import main
+
+X, W = np.arange(30.0), np.arange(5.0)
+
+
+@pytest.fixture(autouse=True)
+def empty_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCONV_CACHE_DIR", str(tmp_path / "cache"))
+
+    def forget():
+        wisdom.forget()
+        machine.machine.cache_clear()
+        planner.forget_choices()
+
+    forget()
+    yield
+    forget()
+
+
+def test_wisdom_goes_from_file_to_file(tmp_path):
+    problem = nconv.plan(nconv.convolve, X, W).problem
+    wisdom.remember(problem, nconv.get_num_threads(), {"direct": 1e-9, "im2col": 1.0})
+    assert nconv.export_wisdom(tmp_path / "copy.json") == 1
+    nconv.forget_wisdom()
+    assert not wisdom.path().exists()
+    assert nconv.plan(nconv.convolve, X, W).method == "small"
+    assert nconv.import_wisdom(tmp_path / "copy.json") == 1
+    assert nconv.plan(nconv.convolve, X, W).method == "direct"
+    assert json.loads(wisdom.path().read_text())["format"] == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "seconds": {}}', '{"format": 1, "seconds": [1]}'])
+def test_what_is_no_wisdom_is_refused_and_changes_nothing(content, tmp_path):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=r"bad\.json holds no wisdom"):
+        nconv.import_wisdom(tmp_path / "bad.json")
+    assert nconv.export_wisdom(tmp_path / "copy.json") == 0
+
+
+def test_writers_lose_nothing_of_each_other():
+    problem = nconv.plan(nconv.convolve, X, W).problem
+    jobs = [threading.Thread(target=wisdom.remember, args=(problem, n, {"direct": 1.0})) for n in range(12)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    wisdom.forget()
+    assert all(wisdom.recall(problem, n) for n in range(12))
+    assert [path.name for path in store.folder().iterdir()] == [wisdom.path().name]
+
+
+def test_rates_are_found_from_predicted_times(monkeypatch):
+    """The probes' times are those that the models predict for other rates: these must come out."""
+    family = machine.Machine()
+    other = family.with_rates({name: value * 1.3 for name, value in family.rates().items() if name != "small_call"})
+    monkeypatch.setattr(calibrate, "_bandwidth", lambda: other.bandwidth)
+    monkeypatch.setattr(calibrate, "_time", lambda algorithm, problem: algorithm.cost(problem, other))
+    found = calibrate.calibrate()
+    assert machine.machine().rates() == found.rates() and machine.machine().measured
+    for probe in calibrate.PROBES:
+        algorithm = next(a for a in planner.registry.algorithms() if probe.algorithm == a.NAME)
+        expected = algorithm.cost(probe.problem, other)
+        assert algorithm.cost(probe.problem, found) == pytest.approx(expected, rel=0.1), probe.rate
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": 1, "machines": {"NAME": {"date": "", "rates": {"call": -1}}}}'])
+def test_bad_rates_are_ignored_with_a_warning(content):
+    store.folder().mkdir(parents=True)
+    machine.path().write_text(content)
+    with pytest.warns(UserWarning, match="not readable"):
+        assert machine.machine() == machine.Machine()
+
+
+def test_tune_takes_a_file_of_problems(tmp_path):
+    (tmp_path / "problems.txt").write_text("# signals\nconvolve 40 5 float64 mode=same\n\n")
+    result = CliRunner().invoke(main, ["tune", "--file", str(tmp_path / "problems.txt")])
+    assert result.exit_code == 0, result.output
+    assert wisdom.recall(nconv.plan(nconv.convolve, np.ones(40), W, mode="same").problem, nconv.get_num_threads())
+    (tmp_path / "problems.txt").write_text("convolve 40\n")
+    result = CliRunner().invoke(main, ["tune", "--file", str(tmp_path / "problems.txt")])
+    assert result.exit_code == 1 and "line 1" in result.output
+    for wrong in ([], ["convolve", "40"], ["median", "40", "5"], ["convolve", "40", "5", "--machine"]):
+        assert CliRunner().invoke(main, ["tune", *wrong]).exit_code == 2
+
+
+def test_compare_tells_the_code_from_the_machine(tmp_path):
+    def write(name, auto, rival):
+        record = {"family": "signal", "name": "a", "dtype": "float32", "seconds": {"auto": auto, "numpy": rival}}
+        (tmp_path / name).write_text(json.dumps({"records": [record]}))
+        return str(tmp_path / name)
+
+    old = write("old", 1e-3, 1e-3)
+    for auto, rival, status in ((1e-3, 1e-3, 0), (2e-3, 1e-3, 1), (2e-3, 2e-3, 0), (1e-3, 0.5e-3, 1)):
+        result = CliRunner().invoke(main, ["bench", "--compare", old, write("new", auto, rival)])
+        assert result.exit_code == status, result.output
+        assert ("slower: signal a float32 auto" in result.output) == bool(status)
+    (tmp_path / "bad").write_text("{}")
+    result = CliRunner().invoke(main, ["bench", "--compare", old, str(tmp_path / "bad")])
+    assert result.exit_code == 1 and "no file of nconv bench" in result.output
+
+
+def test_regret_is_drawn_by_its_seed():
+    from nconv.bench import regret
+
+    first, again = ([problem[2:] for problem in regret.problems(3, 8)] for _ in range(2))
+    assert first == again
+    assert first != [problem[2:] for problem in regret.problems(4, 8)]
+    record = regret.measure(("signal", nconv.convolve, (40,), (5,), "float64", {"mode": "same"}, 200), rounds=1)
+    assert record["regret"] >= 1 and record["scipy_regret"] >= 1
+    assert {name for name, _ in regret.summary([record])} >= {"all", "signal"}
