@@ -92,7 +92,7 @@ def _axis_lengths(rank: int, axis: int, least: int, most: int, lanes: int, halve
     """
     unit = lanes * lanes if rank == 1 else lanes if axis == rank - 1 else 1
     lengths = []
-    n = ceil_div(ceil_div(least, halves), unit)
+    n = max(ceil_div(ceil_div(least, halves), unit), 1)          # an empty window spans nothing
     while n * unit <= _LARGEST:
         if is_smooth(n):
             lengths.append(n * unit)
