@@ -360,11 +360,13 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
             return result
     call = lower()
     result = (run or execute)(call)
-    shortcuts.leave(key, options, lambda: _shortcut(call, decide(call.route.problem, call.method)))
+    shortcuts.leave(key, options, lambda: _shortcut(call, _decide_call(call)))
     return result
 
 
 def _shortcut(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    if decision.problem.separable:                     # holds for this weight, not for calls of this kind
+        return None
     allocate = registry.arrays(decision.problem.device).allocate
     return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import nconv
-from nconv import functional, ndimage, shortcuts, signal
+from nconv import functional, shortcuts, signal
+from nconv.ndimage import correlation
 
 RNG = np.random.default_rng(0)
 X, H = RNG.standard_normal(50), RNG.standard_normal(7)
@@ -16,7 +17,7 @@ CALLS = {
     "signal": (signal, "_lower_convolve", lambda x=X, **o: nconv.convolve(x, H, "same", **o), X),
     "integers": (signal, "_lower_correlate", lambda x=WHOLE, **o: nconv.correlate(x, np.arange(4), **o), WHOLE),
     "batch": (signal, "_lower_convolve", lambda x=IMAGE, **o: nconv.convolve(x, WINDOW[:1], axes=1, **o), IMAGE),
-    "image": (ndimage, "_lower_convolve",
+    "image": (correlation, "_lower_convolve",
               lambda x=IMAGE, out=None: nconv.ndimage.convolve(x, WINDOW, out, ["mirror", "wrap"]), IMAGE),
     "layer": (functional, "_lower_conv", lambda x=LAYER, **o: nconv.conv2d(
         x, WEIGHT, BIAS, (2, 1), [(1, 0), (2, 1)], groups=2, **o), LAYER),

@@ -68,12 +68,15 @@ class Axis:
 
 
 def axes_of(call: Call, numbers: Sequence[int]) -> tuple[Axis, ...]:
-    """The convolved axes of a lowered call; `numbers` are their places in the user's array."""
+    """The convolved axes of a lowered call; `numbers` are their places in the user's array.
+
+    Behind them the problem may have an axis along which nothing is convolved.
+    """
     problem = call.route.problem
-    if problem.rank != len(numbers):         # windows of one element, which look at each position by itself
+    if problem.rank < len(numbers):          # windows of one element, which look at each position by itself
         return tuple(Axis(n, (0, 0), 1, 1, "constant") for n in numbers)
     return tuple(Axis(n, padding, span(k, d), stride, boundary) for n, padding, k, d, stride, boundary in zip(
-        numbers, problem.padding, problem.kernel, problem.dilation, problem.stride, problem.boundary, strict=True))
+        numbers, problem.padding, problem.kernel, problem.dilation, problem.stride, problem.boundary, strict=False))
 
 
 # ------------------------------------------------------------------------------------------------------ Arguments
