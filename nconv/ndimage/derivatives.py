@@ -229,7 +229,7 @@ def gaussian_laplace(input: ArrayLike, sigma: float | Sequence[float], output: N
     --------
     >>> import nconv
     >>> nconv.ndimage.gaussian_laplace([0.0, 0.0, 1.0, 0.0, 0.0], 1).round(3)
-    array([ 0.167, -0.006, -0.396, -0.006,  0.167])
+    array([ 0.197,  0.002, -0.399,  0.002,  0.197])
     """
     x = as_input(input)
     sigmas = dict(zip(normalize_axes(axes, x.ndim), one_an_axis(sigma, "sigma", len(normalize_axes(axes, x.ndim))),
@@ -324,7 +324,7 @@ def gaussian_gradient_magnitude(input: ArrayLike, sigma: float | Sequence[float]
     --------
     >>> import nconv
     >>> nconv.ndimage.gaussian_gradient_magnitude([0.0, 0.0, 1.0, 0.0, 0.0], 1).round(3)
-    array([0.  , 0.242, 0.  , 0.242, 0.   ])
+    array([0.095, 0.241, 0.   , 0.241, 0.095])
     """
     def term(x, axis, dtype, word):
         return np.square(gaussian_filter(x, sigma, [int(a == axis) for a in range(x.ndim)], dtype, word, cval,

@@ -78,7 +78,7 @@ def gaussian_filter1d(input: ArrayLike, sigma: float, axis: int = -1, order: int
     --------
     >>> import nconv
     >>> nconv.ndimage.gaussian_filter1d([0.0, 0.0, 1.0, 0.0, 0.0], 0.5).round(3)
-    array([0.   , 0.107, 0.787, 0.107, 0.   ])
+    array([0.   , 0.106, 0.787, 0.106, 0.   ])
     >>> nconv.ndimage.gaussian_filter1d([0.0, 1.0, 2.0, 4.0, 8.0], 0.5, order=1).round(3)
     array([0.426, 0.852, 1.278, 2.555, 1.702])
     """
