@@ -80,7 +80,7 @@ def gaussian_filter1d(input: ArrayLike, sigma: float, axis: int = -1, order: int
     >>> nconv.ndimage.gaussian_filter1d([0.0, 0.0, 1.0, 0.0, 0.0], 0.5).round(3)
     array([0.   , 0.106, 0.787, 0.106, 0.   ])
     >>> nconv.ndimage.gaussian_filter1d([0.0, 1.0, 2.0, 4.0, 8.0], 0.5, order=1).round(3)
-    array([0.426, 0.852, 1.278, 2.555, 1.702])
+    array([0.428, 0.86 , 1.294, 2.57 , 1.707])
     """
     x = as_input(input)
     return run(x, [Step(as_axis(axis, x.ndim), _gaussian(sigma, order, radius, truncate), mode)], output, cval)
