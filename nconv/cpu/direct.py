@@ -111,7 +111,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
     filters = out_channels == channels == 1 and rank > 1 and p.kernel[-2] > 1
-    rows, columns = filter_shape(p.out[-1], lanes) if filters else register_tile(out_channels, p.out[-1], lanes)
+    rows, columns = filter_shape(p.out[-1], lanes) if filters else register_tile(out_channels)
     vector = len(columns) * lanes
     row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
     height = len(rows) * row_step if filters else 1          # output rows of a register tile

@@ -23,8 +23,7 @@ from .tiles import register_tile
 ceil_div_, span_ = compiled(ceil_div), compiled(span)
 out_size_, same_padding_ = compiled(out_size), compiled(same_padding)
 RANGES = {"full": compiled(full_range), "same": compiled(same_range), "valid": compiled(valid_range)}
-_WIDE = 1 << 10                # positions of a row, as far as the register tile is concerned
-_ONE, _MANY = register_tile(1, _WIDE, 1), register_tile(4, _WIDE, 1)    # of one output channel; of more, four at a time
+_ONE, _MANY = register_tile(1), register_tile(4)    # of one output channel; of more, four at a time
 
 
 @intrinsic

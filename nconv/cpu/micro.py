@@ -13,8 +13,6 @@ from numba.extending import intrinsic
 
 from .simd import INT, address_of, broadcast, load_vector, multiply_add, store_vector, vec_of
 
-_FLAG = ir.IntType(1)
-
 
 def _const(n):
     return ir.Constant(INT, n)

@@ -9,11 +9,10 @@ TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
 
-def register_tile(rows: int, width: int, lanes: int) -> tuple[tuple, tuple]:
+def register_tile(rows: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output channels and V vectors of positions, for `multiply_tile`.
 
-    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead, and no
-    more than hold `width` positions.
+    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead.
     """
     many = vector_registers() == 32
     if rows == 1:
