@@ -41,6 +41,7 @@ class Call:
     method: str = "auto"
     out: np.ndarray | None = None
     instead: Callable[[Call], np.ndarray] | None = None   # runs the call where the engine alone would not be right
+    swapped: bool = False                            # whether the user gave the weight first
 
 
 F = TypeVar("F", bound=Callable)

@@ -23,7 +23,10 @@ WORTH_THE_LONG_WAY = 1 << 20
 """Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
 
 Shortcut = Callable[..., Any]
-"""(x, weight, bias=None, out=None) to the result, or None: this call must go the long way."""
+"""(x, weight, bias=None, out=None) to the result, or None: this call must go the long way. The arrays in the order in
+
+which the user gave them.
+"""
 
 _MOST = 256                    # signatures that are kept
 _known: dict[tuple, Shortcut | None] = {}
@@ -98,9 +101,11 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType,
     fill = algorithm.shortcut(problem, (route.enter(x), x), (route.weigh(weight), weight), (result, dense))
     if fill is None:
         return None
-    shape, no_bias = route.shape, np.zeros(1, dtype)
+    shape, swapped, no_bias = route.shape, call.swapped, np.zeros(1, dtype)
 
     def run(x, weight, bias=None, out=None):
+        if swapped:
+            x, weight = weight, x
         if out is not None and (out.shape != shape or out.dtype != dtype or not out.flags.writeable):
             return None                                 # the long way casts or refuses
         if not x.flags.carray:

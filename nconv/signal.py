@@ -132,7 +132,7 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
     x, weight = (in2, in1) if swap else (in1, in2)
     infinite = (route.problem.fill == 0 and isinstance(weight, np.ndarray) and weight.dtype.kind in "fc"
                 and not np.isfinite(weight).all())
-    return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None)
+    return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None, swap)
 
 
 def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:

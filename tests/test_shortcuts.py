@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 
 import nconv
 from nconv import functional, shortcuts, signal
@@ -31,6 +32,18 @@ def nothing_known():
     shortcuts.forget()
     yield
     shortcuts.forget()
+
+
+@pytest.mark.parametrize("function", ["convolve", "correlate"])
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
+def test_a_weight_that_is_given_first(function, mode, dtype):
+    in1, in2 = (np.arange(n.size, dtype=dtype).reshape(n.shape) % 11 for n in (WINDOW, IMAGE))
+    expected = getattr(nconv, function)(in1, in2, mode)
+    np.testing.assert_array_equal(expected, getattr(scipy.signal, function)(in1, in2, mode, "direct"))
+    assert any(shortcuts._known.values())
+    for _ in range(2):
+        np.testing.assert_array_equal(getattr(nconv, function)(in1, in2, mode), expected)
 
 
 def no_lowering(monkeypatch, module, name):

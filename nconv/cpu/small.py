@@ -126,7 +126,8 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     lanes = simd.lanes(p.engine)
     at_axis = lambda values, a, rank: np.reshape(values, [-1 if b == a else 1 for b in range(rank)])      # noqa: E731
 
-    source, inside = np.arange(p.C).reshape(-1, *(1,) * (2 * p.rank)) * x[2], True
+    # With the address of the first element: a stride may be negative, an address not, so that `FILL` is none of them.
+    source, inside = x[0] + np.arange(p.C).reshape(-1, *(1,) * (2 * p.rank)) * x[2], True
     offsets = np.arange(p.C).reshape(-1, *(1,) * p.rank) * (extents.elements // p.C)
     taps = np.arange(p.C).reshape(-1, *(1,) * p.rank) * weight[2]
     starts, rows = np.zeros((1,) * p.rank, np.int64), np.zeros((1,) * p.rank, np.int64)
@@ -146,8 +147,8 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
 
     M, V = _shape(p)
     flat = lambda values: np.ascontiguousarray(values, np.int64).ravel()                                   # noqa: E731
-    counts = [p.N, p.groups, p.K, M, round_up(extents.length, V * lanes), p.out[-1], out[2 + p.rank], x[0], x[1],
-              x[2] * p.C, weight[0], weight[1], out[0], out[1], out[2]]
+    counts = [p.N, p.groups, p.K, M, round_up(extents.length, V * lanes), p.out[-1], out[2 + p.rank], x[1], x[2] * p.C,
+              weight[0], weight[1], out[0], out[1], out[2]]
     return Tables(flat(counts), np.full(1, p.fill, p.engine), flat(np.where(inside, source, FILL)), flat(offsets),
                   flat(taps), np.stack([flat(starts), flat(rows)]))
 
@@ -198,9 +199,9 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, source, offsets, taps,
     Shapes: all flat but rows (2, rows); `Tables` says what they hold; one zero for `bias` is none.
     """
     N, G, K, M, length, width, step = counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6]
-    x_0, x_n, x_g = counts[7], counts[8], counts[9]
-    weight_0, weight_k = counts[10], counts[11]
-    out_0, out_n, out_k = counts[12], counts[13], counts[14]
+    x_n, x_g = counts[7], counts[8]
+    weight_0, weight_k = counts[9], counts[10]
+    out_0, out_n, out_k = counts[11], counts[12], counts[13]
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
@@ -219,7 +220,7 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, source, offsets, taps,
                 finite = finite and np.isfinite(w)
                 panel[at + t * M] = w
         for n in range(N):
-            base = x_0 + n * x_n + g * x_g
+            base = n * x_n + g * x_g
             for i in range(source.size):
                 buffer[i] = x[base + source[i]] if source[i] != FILL else fill[0]
             for block in range(blocks):
