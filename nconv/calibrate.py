@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import machine, planner, registry, threads
+from . import choice, engine, machine, registry, threads
 from .machine import Machine
 from .problem import ConvProblem
 
@@ -83,7 +83,7 @@ def calibrate(track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Mac
         for rate, algorithm, problem, seconds in measured:
             found = found.with_rates({rate: _solve(algorithm, problem, rate, found, seconds)})
     machine.remember(found)
-    planner.forget_choices()
+    choice.forget_choices()
     return found
 
 
@@ -92,11 +92,11 @@ def _time(algorithm: ModuleType, problem: ConvProblem) -> float:
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal(shape).astype(problem.dtype) for shape in (problem.x_shape, problem.weight_shape))
     times: list[float] = []
-    planner.run_algorithm(algorithm, problem, x, weight)
+    engine.run_algorithm(algorithm, problem, x, weight)
     end = time.perf_counter() + _SECONDS
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 200):
         start = time.perf_counter()
-        planner.run_algorithm(algorithm, problem, x, weight)
+        engine.run_algorithm(algorithm, problem, x, weight)
         times.append(time.perf_counter() - start)
     return min(times)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import planner, registry
+from . import engine, registry
 from .geometry import same_padding, span
 from .lowering import Call, Route, as_array, check_device, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
@@ -232,7 +232,7 @@ def _lower_transpose(rank, input, weight, bias=None, stride=1, padding=0, output
 
 def _conv(rank, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, method, out, device):
     """The result of conv1d to conv3d."""
-    return planner.answer(
+    return engine.answer(
         (input, weight, bias),
         ("conv", rank, stride, padding, dilation, groups, padding_mode, layout, method, device), out,
         lambda: _lower_conv(rank, input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode,
@@ -242,7 +242,7 @@ def _conv(rank, input, weight, bias, stride, padding, dilation, groups, padding_
 def _conv_transpose(rank, input, weight, bias, stride, padding, output_padding, groups, dilation, layout, method, out,
                     device):
     """The result of conv_transpose1d to conv_transpose3d."""
-    return planner.answer(
+    return engine.answer(
         (input, weight, bias),
         ("transpose", rank, stride, padding, output_padding, groups, dilation, layout, method, device), out,
         lambda: _lower_transpose(rank, input, weight, bias, stride, padding, output_padding, groups, dilation,

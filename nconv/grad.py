@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import planner
+from . import engine
 from .functional import adjoint_problem, adjoint_weight, check_groups, layer_views, pad_pairs, per_axis, split_shape
 from .geometry import out_size, product, span
 from .lowering import Call, Route, as_array, check_device, lowered_by
@@ -110,8 +110,8 @@ def _lower_weight(rank, input, weight_size, grad_output, stride=1, padding=0, di
 def _run(call: Call) -> NDArray:
     """Run a gradient; without any output position the gradient is zero."""
     if product(call.weight.shape) == 0 or product(call.x.shape) == 0:
-        return planner.empty_result(call)
-    return planner.execute(call)
+        return engine.empty_result(call)
+    return engine.execute(call)
 
 
 def _lower_conv1d_input(input_size, weight, grad_output, *args, **kwargs) -> Call:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import planner, wisdom
+from . import choice, wisdom
 
 
 def export_wisdom(path: str | os.PathLike) -> int:
@@ -64,7 +64,7 @@ def import_wisdom(path: str | os.PathLike) -> int:
     True
     """
     count = wisdom.take(path)
-    planner.forget_choices()
+    choice.forget_choices()
     return count
 
 
@@ -77,4 +77,4 @@ def forget_wisdom() -> None:
     >>> nconv.forget_wisdom()
     """
     wisdom.delete()
-    planner.forget_choices()
+    choice.forget_choices()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import planner
+from . import engine
 from .lowering import as_array, check_word, lower
 from .ndimage import convolve
 from .problem import ArraySpec
@@ -130,7 +130,7 @@ def _means(x: np.ndarray, there: np.ndarray, h: np.ndarray, mode: str, fill: flo
     sums, weights = (convolve(array, h, h.dtype, mode, beyond) for array, beyond in pairs)
     # A transform rounds beside the largest weights: where little is left, or nothing, sums must be direct.
     if (np.abs(weights) < _LITTLE * np.finfo(h.dtype).eps).any():
-        sums, weights = (planner.execute(replace(lower(convolve, array, h, h.dtype, mode, beyond), method="direct"))
+        sums, weights = (engine.execute(replace(lower(convolve, array, h, h.dtype, mode, beyond), method="direct"))
                          for array, beyond in pairs)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(weights == 0, np.nan, sums / weights).astype(h.dtype, copy=False)

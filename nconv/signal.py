@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import planner, registry
+from . import choice, engine, planner, registry
 from .geometry import full_range, product, same_range, valid_range
 from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
@@ -191,11 +191,11 @@ def _execute(call: Call) -> np.ndarray:
             call = _in_float64(call)
         elif call.method == "auto" and problem.macs > WORTH_THE_LONG_WAY:
             exact = _in_float64(call)
-            faster = planner.decide(exact.route.problem).algorithm.NAME == "fft" and (
-                planner.seconds(exact.route.problem) < planner.seconds(problem))
+            faster = choice.decide(exact.route.problem).algorithm.NAME == "fft" and (
+                choice.seconds(exact.route.problem) < choice.seconds(problem))
             if faster and _fft_is_exact(call.x, call.weight):
                 call = exact
-    return _scalar(planner.execute(call), call)
+    return _scalar(engine.execute(call), call)
 
 
 def _empty_sums(call: Call) -> np.ndarray:
@@ -204,7 +204,7 @@ def _empty_sums(call: Call) -> np.ndarray:
     if min(route.shape) < 0:
         raise ValueError(f"two empty inputs have no full convolution: shapes {call.x.shape} and {call.weight.shape}")
     check_out(call.out, route.shape, route.dtype, like=call.x)
-    return planner.empty_result(call)
+    return engine.empty_result(call)
 
 
 def _scalar(result: np.ndarray, call: Call) -> Any:
@@ -240,7 +240,7 @@ def _with_infinite_taps(call: Call) -> np.ndarray:
             rows = slice(g * problem.K, (g + 1) * problem.K)
             w = weight[(rows, 0, *taps)]
             extra[(n, rows, *map(slice, o0, o1))] += np.where(np.isfinite(w), x[(n, g, *at)] * w, 0)
-        result = planner.execute(clean) + call.route.leave(extra)
+        result = engine.execute(clean) + call.route.leave(extra)
     if call.out is None:
         return result
     check_out(call.out, call.route.shape, call.route.dtype)
@@ -309,7 +309,7 @@ def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "
     array([[ 1, 12, 23],
            [ 4, 45, 56]])
     """
-    return planner.answer((in1, in2), ("convolve", mode, method, axes, device), out, lambda: _lower_convolve(
+    return engine.answer((in1, in2), ("convolve", mode, method, axes, device), out, lambda: _lower_convolve(
         in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute)
 
 
@@ -350,7 +350,7 @@ def correlate(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = 
     >>> nconv.correlate([1j, 2], [1, 1j], mode="valid")
     array([0.-1.j])
     """
-    return planner.answer((in1, in2), ("correlate", mode, method, axes, device), out, lambda: _lower_correlate(
+    return engine.answer((in1, in2), ("correlate", mode, method, axes, device), out, lambda: _lower_correlate(
         in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute)
 
 
@@ -418,7 +418,7 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
     if a.ndim == b.ndim and (0 in a.shape or 0 in b.shape):
         return np.array([])
     call = _lower_fft(a, b, mode, axes, may_swap=True)
-    return _scalar(planner.execute(call), call)
+    return _scalar(engine.execute(call), call)
 
 
 @lowered_by(_lower_fft)
@@ -523,7 +523,7 @@ def convolve2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: str
     >>> nconv.convolve2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
     array([[31, 12, 23]])
     """
-    return planner.answer((in1, in2), ("convolve2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
+    return engine.answer((in1, in2), ("convolve2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
         in1, in2, mode, boundary, fillvalue, may_swap=True), _execute)
 
 
@@ -561,7 +561,7 @@ def correlate2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: st
     >>> nconv.correlate2d([[1, 2, 3]], [[0, 1, 10]], mode="same", boundary="wrap")
     array([[21, 32, 13]])
     """
-    return planner.answer((in1, in2), ("correlate2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
+    return engine.answer((in1, in2), ("correlate2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
         in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True), _execute)
 
 
@@ -601,7 +601,7 @@ def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measu
             return ("direct", {}) if measure else "direct"
         call = _in_float64(call)
     times = planner.measure(call) if measure else {
-        c.name: c.seconds for c in planner.decide(call.route.problem).candidates if not c.refused}
+        c.name: c.seconds for c in choice.decide(call.route.problem).candidates if not c.refused}
     seconds = {"direct": min((s for name, s in times.items() if name != "fft"), default=math.inf),
                "fft": times.get("fft", math.inf)}
     best = min(seconds, key=seconds.__getitem__)

@@ -9,7 +9,7 @@ from cases import CASES, operands, problems
 from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
-from nconv import planner, registry
+from nconv import engine, registry
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
 LONGEST_WINDOW = {"winograd": 5, "winograd_large": 7}
@@ -121,7 +121,7 @@ def test_infinite_values_stay_where_they_are(name, value):
         x[(0, 0, *(n // 2 for n in problem.size))] = value
         with np.errstate(invalid="ignore"):
             expected = reference.convolution(problem, x, weight, bias)
-        out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+        out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
         np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
         np.testing.assert_array_equal(np.isposinf(out), np.isposinf(expected))
         finite = np.isfinite(expected)
@@ -136,7 +136,7 @@ def test_large_samples_do_not_drown_small_outputs(name):
     problem = CASES[case].replace(dtype=np.dtype("f8"))
     x, weight, bias = operands(problem)
     x[..., x.shape[-1] // 2:x.shape[-1] // 2 + 3] = 1e13
-    out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias * 0)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias * 0)
     expected = reference.convolution(problem, x, weight)
     np.testing.assert_allclose(out, expected, rtol=1e-9)
 
@@ -149,7 +149,7 @@ def test_problems_that_do_not_fit_registers_or_tiles():
         padded = np.pad(x[0, 0], 2)
         expected = np.correlate(padded.astype(float), weight[0, 0].astype(float), "valid") + bias
         for algorithm in (a for a in ALGORITHMS.values() if supported(a, problem)):
-            out = planner.run_algorithm(algorithm, problem, x, weight, bias)
+            out = engine.run_algorithm(algorithm, problem, x, weight, bias)
             np.testing.assert_allclose(out[0, 0], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import nconv
-from nconv import calibrate, machine, planner, store, wisdom
+from nconv import calibrate, choice, machine, registry, store, wisdom
 from nconv.cli import main
 
 X, W = np.arange(30.0), np.arange(5.0)
@@ -21,7 +21,7 @@ def empty_memory(tmp_path, monkeypatch):
     def forget():
         wisdom.forget()
         machine.machine.cache_clear()
-        planner.forget_choices()
+        choice.forget_choices()
 
     forget()
     yield
@@ -69,7 +69,7 @@ def test_rates_are_found_from_predicted_times(monkeypatch):
     found = calibrate.calibrate()
     assert machine.machine().rates() == found.rates() and machine.machine().measured
     for probe in calibrate.PROBES:
-        algorithm = next(a for a in planner.registry.algorithms() if probe.algorithm == a.NAME)
+        algorithm = next(a for a in registry.algorithms() if probe.algorithm == a.NAME)
         expected = algorithm.cost(probe.problem, other)
         assert algorithm.cost(probe.problem, found) == pytest.approx(expected, rel=0.1), probe.rate
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nconv
-from nconv import registry, wisdom
+from nconv import choice, registry, wisdom
 
 X, W = np.random.default_rng(0).standard_normal(300), np.random.default_rng(1).standard_normal(40)
 
@@ -13,10 +13,10 @@ X, W = np.random.default_rng(0).standard_normal(300), np.random.default_rng(1).s
 def memory(tmp_path, monkeypatch):
     monkeypatch.setenv("NCONV_CACHE_DIR", str(tmp_path))
     wisdom.forget()
-    nconv.planner._decide.cache_clear()
+    choice._decide.cache_clear()
     yield tmp_path
     wisdom.forget()
-    nconv.planner._decide.cache_clear()
+    choice._decide.cache_clear()
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -81,7 +81,7 @@ def test_tune_remembers(memory):
     assert plan.method == min(measured, key=lambda c: c.measured).name
     assert wisdom.path().parent == memory
     wisdom.forget()
-    nconv.planner._decide.cache_clear()
+    choice._decide.cache_clear()
     assert nconv.plan(nconv.convolve, X, W).method == plan.method
 
 

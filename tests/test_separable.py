@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 
 import nconv
-from nconv import planner
+from nconv import choice
 from nconv.factors import outer_factors
 
 RNG = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def test_only_values_tell():
 
 
 def test_nobody_looks_where_nothing_is_to_gain(monkeypatch):
-    monkeypatch.setattr(planner, "outer_factors", lambda _: pytest.fail("looked at the values"))
+    monkeypatch.setattr(choice, "outer_factors", lambda _: pytest.fail("looked at the values"))
     nconv.convolve(RNG.standard_normal(5000), ROW)                       # one axis
     nconv.convolve(RNG.standard_normal((8, 8)), outer([1.0, 2.0], [1.0, 3.0]))
     nconv.convolve(IMAGE, outer(ROW, COLUMN), method="direct")

@@ -7,7 +7,7 @@ from cases import operands
 from numpy.lib.stride_tricks import sliding_window_view
 
 import nconv
-from nconv import planner, registry
+from nconv import engine, registry
 from nconv.cpu import simd
 from nconv.cpu.winograd import points
 from nconv.cpu.winograd.passes import Lines, forward_pass, inverse_pass
@@ -67,7 +67,7 @@ def test_rounding_is_bounded(name, channels, kernel, offset):
     matrix = weight.reshape(problem.K, -1).T
     exact = patches.astype("f8") @ matrix
     theirs = np.abs(patches @ matrix - exact).max()
-    out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight)
     ours = np.abs(out[0].reshape(problem.K, -1).T - exact).max()
     assert ours <= (16 if name == "winograd" else 64) * theirs
     assert ours <= 2 * ALGORITHMS[name].error(problem) * theirs
@@ -78,11 +78,11 @@ def test_values_near_the_largest_do_not_overflow(name):
     problem = layer(C=2, K=3)
     x, weight, bias = operands(problem)
     x[0, 0, 9, 9] = 1e37
-    out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
     expected = reference.convolution(problem, x, weight, bias)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
     with np.errstate(over="ignore"):
-        out = planner.run_algorithm(ALGORITHMS[name], problem, x * 0 + 1e-3, weight * np.float32(1e37), bias)
+        out = engine.run_algorithm(ALGORITHMS[name], problem, x * 0 + 1e-3, weight * np.float32(1e37), bias)
     assert np.isfinite(out).all()
 
 
@@ -91,7 +91,7 @@ def test_a_loud_pixel_does_not_drown_its_neighbours(name):
     problem = layer(C=2, K=3)
     x, weight, _ = operands(problem)
     x[0, :, 12, 12] = 1e9
-    out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight)
     expected = reference.convolution(problem, x, weight)
     quiet = np.abs(expected) < 1e3
     assert quiet.sum() > 0.9 * quiet.size
@@ -101,9 +101,9 @@ def test_a_loud_pixel_does_not_drown_its_neighbours(name):
 def test_one_bad_image_leaves_the_others_alone():
     problem = layer(N=3, size=(9, 9))                    # all three images lie in one block
     x, weight, bias = operands(problem)
-    clean = planner.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
+    clean = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
     x[1, 3, 4, 4] = np.nan
-    out = planner.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
     np.testing.assert_array_equal(out[[0, 2]], clean[[0, 2]])
     spoiled = np.isnan(out[1])
     assert spoiled[:, 3:6, 3:6].all() and spoiled.sum() == 9 * problem.K
@@ -114,7 +114,7 @@ def test_weights_that_are_not_finite(value):
     problem = layer()
     x, weight, _ = operands(problem)
     weight[3, 2, 1, 0] = value
-    out = planner.run_algorithm(ALGORITHMS["winograd"], problem, x, weight)
+    out = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight)
     assert np.isfinite(out[:, np.arange(16) != 3]).all()
     assert not np.isfinite(out[:, 3, :, 1:]).any()
 

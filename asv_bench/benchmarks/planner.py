@@ -1,7 +1,7 @@
 """What choosing costs."""
 
 import nconv
-from nconv import planner
+from nconv import choice
 
 
 class Plans:
@@ -14,5 +14,5 @@ class Plans:
         nconv.plan(nconv.convolve, self.x, self.w)
 
     def time_new(self):
-        planner._decide.cache_clear()
+        choice._decide.cache_clear()
         nconv.plan(nconv.convolve, self.x, self.w)

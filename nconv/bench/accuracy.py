@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import planner, registry
+from .. import engine, registry
 from ..problem import ConvProblem
 
 _SIZES = {1: (4000,), 2: (48, 48), 3: (14, 14, 14)}
@@ -34,8 +34,8 @@ def errors(problem: ConvProblem, offset: float, seed: int = 0) -> dict[str, floa
     x = (rng.standard_normal(problem.x_shape) + offset).astype("f4")
     weight = rng.standard_normal(problem.weight_shape).astype("f4") / np.float32(problem.taps ** 0.5)
     algorithms = {a.NAME: a for a in registry.algorithms() if not a.why_not(problem)}
-    exact = planner.run_algorithm(algorithms["direct"], problem.replace(dtype=np.dtype("f8")), x, weight)
-    results = {name: planner.run_algorithm(a, problem, x, weight) for name, a in algorithms.items()}
+    exact = engine.run_algorithm(algorithms["direct"], problem.replace(dtype=np.dtype("f8")), x, weight)
+    results = {name: engine.run_algorithm(a, problem, x, weight) for name, a in algorithms.items()}
     theirs = _torch(problem, x, weight)
     if theirs is not None:
         results["torch"] = theirs

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import planner, registry
+from .. import engine, registry
 from ..boundary import FILL, MODES
 from ..cuda.device import SIMULATED, check_usable, cuda
 from ..problem import ConvProblem
@@ -139,7 +139,7 @@ def verify(name: str, problem: ConvProblem, algorithm: Any) -> dict[str, Any]:
         if reason := algorithm.why_not(problem):
             return row | {"refused": reason}
         x, weight, bias = operands(problem)
-        out = planner.run_algorithm(algorithm, problem, x, weight, bias)
+        out = engine.run_algorithm(algorithm, problem, x, weight, bias)
         right, magnitude = solved(problem)
         if problem.dtype.kind in "iu":
             error = float(np.any(out != right.astype(problem.dtype))) * 2

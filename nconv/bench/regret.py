@@ -17,7 +17,7 @@ import numpy as np
 
 import nconv
 
-from .. import planner
+from .. import registry
 from .measure import environment, geometric_mean, median_seconds
 
 _MOST_MACS = 3e8               # multiplications: what takes longer, the direct methods need not be timed for
@@ -109,7 +109,7 @@ def write_plot(path: str, records: list[dict]) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for method in planner.registry.names():
+    for method in registry.names():
         mine = [r for r in records if r["best"] == method]
         axes.plot([r["macs"] for r in mine], [r["regret"] for r in mine], "o", markersize=4, label=f"{method} is best")
     axes.axhline(1.1, color="grey", linewidth=0.8)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .. import planner
+from .. import engine
 from ..geometry import product
 from ..lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by, on_gpu
 from ..problem import ConvProblem
@@ -235,7 +235,7 @@ def correlate(input: ArrayLike, weights: ArrayLike, output: NDArray | DTypeLike 
     >>> nconv.ndimage.correlate([1, 2, 3, 4], [0, 1, 10])
     array([21, 32, 43, 44])
     """
-    return planner.answer((input, weights), ("image correlate", mode, cval, origin, axes), output, lambda: _lower(
+    return engine.answer((input, weights), ("image correlate", mode, cval, origin, axes), output, lambda: _lower(
         input, weights, output, mode, cval, origin, axes=axes))
 
 
@@ -272,7 +272,7 @@ def convolve(input: ArrayLike, weights: ArrayLike, output: NDArray | DTypeLike |
     >>> nconv.ndimage.convolve([1, 2, 3, 4], [0, 1, 10])
     array([11, 12, 23, 34])
     """
-    return planner.answer((input, weights), ("image convolve", mode, cval, origin, axes), output,
+    return engine.answer((input, weights), ("image convolve", mode, cval, origin, axes), output,
                           lambda: _lower_convolve(input, weights, output, mode, cval, origin, axes=axes))
 
 
@@ -314,7 +314,7 @@ def correlate1d(input: ArrayLike, weights: ArrayLike, axis: int = -1, output: ND
     >>> nconv.ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    return planner.answer((input, weights), ("image correlate1d", axis, mode, cval, origin), output, lambda: _lower_1d(
+    return engine.answer((input, weights), ("image correlate1d", axis, mode, cval, origin), output, lambda: _lower_1d(
         input, weights, axis, output, mode, cval, origin))
 
 
@@ -350,5 +350,5 @@ def convolve1d(input: ArrayLike, weights: ArrayLike, axis: int = -1, output: NDA
     >>> nconv.ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    return planner.answer((input, weights), ("image convolve1d", axis, mode, cval, origin), output,
+    return engine.answer((input, weights), ("image convolve1d", axis, mode, cval, origin), output,
                           lambda: _lower_convolve1d(input, weights, axis, output, mode, cval, origin))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import planner
+from .. import choice
 from ..geometry import product
 from ..lowering import as_array, lower
 from ..problem import ArraySpec
@@ -71,7 +71,7 @@ def _together(shape, dtype, out_dtype, axes, taps, modes, weight_dtype) -> bool:
     whole = lower(correlate, x, ArraySpec(taps, weight_dtype), out_dtype, modes, axes=axes).route.problem
     single = [lower(correlate1d, x, ArraySpec((n,), weight_dtype), axis, out_dtype, mode).route.problem
               for axis, n, mode in zip(axes, taps, modes, strict=True)]
-    return planner.seconds(whole.replace(separable=True)) <= sum(map(planner.seconds, single))
+    return choice.seconds(whole.replace(separable=True)) <= sum(map(choice.seconds, single))
 
 
 def as_input(input: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import functional, grad, planner
+from .. import functional, grad, limits, planner
 from ..boundary import index_map
 from ..functional import PADDING_MODES, check_groups, pad_pairs, per_axis
 from ..lowering import as_array, check_word
@@ -33,7 +33,7 @@ class _Plans:
         if version != self._version:
             self._plans.clear()
             self._version = version
-        key = x.shape, x.dtype, planner.conditions()
+        key = x.shape, x.dtype, limits.conditions()
         plan = self._plans.get(key)
         if plan is None:
             plan = planner.plan(self._function, ArraySpec(x.shape, x.dtype), weight.data, bias and bias.data,

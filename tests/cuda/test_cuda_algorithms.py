@@ -8,7 +8,7 @@ from scipy import signal
 from tolerance import bound
 
 import nconv
-from nconv import planner, registry
+from nconv import choice, engine, registry
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cuda")}
 NAMES = ["signal", "image", "layer"]
@@ -30,7 +30,7 @@ def check(name, problem, views=lambda x: x):
     x, weight, bias = operands(problem)
     if problem.dtype.char == "e":
         x, weight, bias = (a.astype("f2") for a in (x, weight, bias))
-    out = planner.run_algorithm(algorithm, problem, views(x), weight, bias)
+    out = engine.run_algorithm(algorithm, problem, views(x), weight, bias)
     expected, magnitude = (f(problem, x, weight, bias) for f in (reference.convolution, reference.magnitude))
     if problem.engine.kind == "i":
         whole = expected != 0 if problem.dtype.kind == "b" else expected.astype(problem.dtype)
@@ -86,7 +86,7 @@ def test_infinite_values_stay_where_they_are(name, value):
         x[(0, 0, *(n // 2 for n in problem.size))] = value
         with np.errstate(invalid="ignore"):
             expected = reference.convolution(problem, x, weight, bias)
-            out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+            out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
         for same in (np.isnan, np.isposinf, np.isneginf):
             np.testing.assert_array_equal(same(out), same(expected))
         finite = np.isfinite(expected)
@@ -100,7 +100,7 @@ def test_infinite_taps_stay_where_they_are(name):
     x, weight, bias = operands(problem)
     weight[1, 0, 1, 1] = np.inf
     with np.errstate(invalid="ignore"):
-        out = planner.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
+        out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
     assert not np.isfinite(out[:, 1]).any()
     expected = reference.convolution(problem, x, np.where(np.isfinite(weight), weight, 0), bias)
     np.testing.assert_allclose(np.delete(out, 1, 1), np.delete(expected, 1, 1), rtol=1e-3, atol=1e-4)
@@ -112,7 +112,7 @@ def test_windows_longer_than_a_block_are_cut_into_parts(size, kernel, channels):
         name: (value,) * len(size) for name, value in (
             ("stride", 1), ("dilation", 1), ("padding", (5, 7)), ("boundary", "constant"), ("upsample", 1))})
     x, weight, bias = operands(problem)
-    out = planner.run_algorithm(ALGORITHMS["fft"], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS["fft"], problem, x, weight, bias)
     padded = np.pad(x.astype(float), ((0, 0), (0, 0), *problem.padding))[0]
     pairs = zip(padded, weight[0].astype(float), strict=True)
     expected = sum(signal.correlate(row, taps, "valid") for row, taps in pairs)
@@ -122,22 +122,22 @@ def test_windows_longer_than_a_block_are_cut_into_parts(size, kernel, channels):
 def test_tensor_cores_round_to_tf32_and_no_further():
     problem = CASES["layer-grouped"].replace(device="cuda", tf32=True)
     x, weight, bias = operands(problem)
-    out = planner.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
     expected, magnitude = (f(problem, x, weight, bias) for f in (reference.convolution, reference.magnitude))
     assert (np.abs(out - expected) <= 2.0 ** -10 * magnitude).all()
     assert (np.abs(out - expected) > bound("im2col", problem, magnitude)).any()     # it was the tensor cores' kernel
     x, weight = (np.round(a * 8) / 8 for a in (x, weight))                             # which eleven bits hold
-    out = planner.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)
     np.testing.assert_allclose(out, reference.convolution(problem, x, weight, bias), rtol=1e-5, atol=1e-5)
 
 
 def test_tf32_is_asked_for():
     problem = CASES["layer-plain"].replace(device="cuda")
-    assert not planner.decide(problem).problem.tf32
+    assert not choice.decide(problem).problem.tf32
     with nconv.allow_tf32():
-        assert planner.decide(problem).problem.tf32
-        assert not planner.decide(problem.replace(device="cpu")).problem.tf32
-    assert not planner.decide(problem).problem.tf32
+        assert choice.decide(problem).problem.tf32
+        assert not choice.decide(problem.replace(device="cpu")).problem.tf32
+    assert not choice.decide(problem).problem.tf32
     with pytest.raises(TypeError, match="allowed=1"):
         nconv.allow_tf32(1)
 
@@ -155,6 +155,6 @@ def test_taps_are_split_among_blocks(case, changes, monkeypatch):
         check("im2col", problem)
     else:
         x, weight, bias = (np.round(a * 8) / 8 for a in operands(problem))
-        out = planner.run_algorithm(im2col, problem, x, weight, bias)
+        out = engine.run_algorithm(im2col, problem, x, weight, bias)
         np.testing.assert_allclose(out, reference.convolution(problem, x, weight, bias), rtol=1e-5, atol=1e-5)
     assert im2col.im2col_sum_kernel in launched

@@ -1,0 +1,116 @@
+"""From a call to its result: prepare the weight, run the algorithm that was chosen, deliver the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import registry, shortcuts
+from .choice import Decision, decide_call
+from .geometry import product
+from .lowering import Call, Route, check_out
+from .phases import phases
+from .problem import ConvProblem
+
+
+def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: Any, weight: Any, bias: Any = None,
+                  prepared: Any = None) -> Any:
+    """Run one algorithm on arrays in the engine's order; the result has `problem.dtype`."""
+    arrays = registry.arrays(problem.device)
+    if prepared is None:
+        prepared = algorithm.prepare(problem, arrays.widen(weight, problem))
+    out = arrays.allocate(problem, x)
+    if out.size:
+        algorithm.run(problem, prepared, arrays.widen(x, problem), arrays.widen(bias, problem), out)
+    return arrays.deliver(arrays.narrow(out, problem.dtype), x)
+
+
+def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
+           run: Callable[[Call], Any] | None = None) -> Any:
+    """The result of a public function: by the shortcut of an earlier call of its kind, else by lowering this one.
+
+    `arrays` are its input, its weight and, where it takes one, its bias; `options` are its name and all else on which
+    the result depends; `run` is `execute` unless the family has something to add.
+    """
+    key = shortcuts.signature(arrays, options, out)
+    shortcut = shortcuts.find(key)
+    if shortcut is not None:
+        result = shortcut(*arrays, out=out)
+        if result is not None:
+            return result
+    call = lower()
+    result = (run or execute)(call)
+    shortcuts.leave(key, options, lambda: shortcut_of(call, decide_call(call)))
+    return result
+
+
+def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    if decision.problem.separable:                     # holds for this weight, not for calls of this kind
+        return None
+    allocate = registry.arrays(decision.problem.device).allocate
+    return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate)
+
+
+def execute(call: Call) -> np.ndarray:
+    """Run a call: the one way from every public function to a kernel."""
+    route = call.route
+    check_out(call.out, route.shape, route.dtype, like=call.x)
+    if call.instead is not None:
+        return call.instead(call)
+    decision = decide_call(call)                      # a wrong method is refused for empty outputs too
+    if product(route.shape) == 0:
+        return empty_result(call)
+    prepared, bias = prepare(decision, call)
+    return finish(route, decision.problem, decision.algorithm, prepared, call.x, bias, call.out)
+
+
+def empty_result(call: Call) -> Any:
+    """The result where there is nothing to add up: zeros, or no element at all."""
+    route = call.route
+    arrays = registry.arrays(route.problem.device)
+    result = arrays.zeros(route.shape, route.dtype, call.x)
+    if call.out is None:
+        return arrays.deliver(result, call.x)
+    arrays.assign(call.out, result)
+    return call.out
+
+
+def prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
+    """(the packed weight of each phase, the bias)."""
+    problem = decision.problem
+    arrays = registry.arrays(problem.device)
+    weight = arrays.widen(call.route.weigh(call.weight), problem)
+    prepare = decision.algorithm.prepare
+    prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(weight[phase.taps]))
+                     for phase in phases(problem)) if product(problem.out_shape) else ()
+    return prepared, arrays.widen(call.bias, problem)
+
+
+def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:
+    arrays = registry.arrays(problem.device)
+    result = arrays.allocate(problem, x)
+    if result.size:
+        _run_phases(arrays, algorithm, problem, prepared, arrays.widen(route.enter(x), problem), bias, result)
+    result = arrays.narrow(route.leave(result), route.dtype, route.cast)
+    if out is None:
+        return arrays.deliver(result, x)
+    check_out(out, route.shape, route.dtype, like=x)
+    arrays.assign(out, result)
+    return out
+
+
+def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
+    parts = phases(problem)
+    if len(parts) == 1 and parts[0].problem is not None:
+        algorithm.run(problem, prepared[0], x, bias, result)
+        return
+    for part, packed in zip(parts, prepared, strict=True):
+        if part.problem is None:
+            result[part.places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
+            continue
+        y = arrays.part_target(part.problem, result, part.places)
+        algorithm.run(part.problem, packed, x, bias, y)
+        result[part.places] = y
