@@ -112,14 +112,16 @@ class Gpu:
     clock: float = 1.7e9           # Hz
     bandwidth: float = 3.0e12      # bytes/s of its memory
     launch: float = 6e-6           # seconds from one kernel's start to the next one's
+    tensor_cores: bool = True      # that multiply TF32 and float16: from compute capability 8.0 on
     efficiency: dict = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "direct": 0.12, "direct_tile": 0.4, "im2col": 0.6, "im2col_tensor": 0.3, "fft": 0.2}, hash=False)
+        "direct": 0.12, "direct_tile": 0.4, "im2col": 0.6, "im2col_tf32": 0.3, "im2col_half": 0.2, "fft": 0.2},
+        hash=False)
 
-    def flops(self, dtype: np.dtype, tensor: bool = False) -> float:
-        """Peak additions and multiplications per second in the real numbers that make up `dtype`."""
+    def flops(self, dtype: np.dtype, tensor: str = "") -> float:
+        """Peak additions and multiplications per second in the real numbers of `dtype`, or of the tensor cores."""
         real = np.zeros(0, dtype).real.dtype
         lanes = {"f4": 128, "f8": 64, "i4": 64, "i8": 16}[real.str[1:]]        # of one multiprocessor
-        return 2 * (1024 if tensor else lanes) * self.processors * self.clock
+        return 2 * {"": lanes, "tf32": 1024, "half": 2048}[tensor] * self.processors * self.clock
 
 
 @cache
@@ -137,7 +139,8 @@ def machine(device: str = "cpu") -> Any:
     try:
         gpu = cuda.get_current_device()
         name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
-        return Gpu(name, int(gpu.MULTIPROCESSOR_COUNT), 1e3 * gpu.CLOCK_RATE)
+        return Gpu(name, int(gpu.MULTIPROCESSOR_COUNT), 1e3 * gpu.CLOCK_RATE,
+                   tensor_cores=tuple(gpu.compute_capability) >= (8, 0))
     except Exception:                              # no driver, or a simulated device: the data sheet must do
         return Gpu()
 

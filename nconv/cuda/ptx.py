@@ -9,7 +9,7 @@ import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["fragment_product", "vload4", "vstore4"]
+__all__ = ["half_product", "pair", "tf32_product", "vload4", "vstore4"]
 
 
 if SIMULATED or cuda is None:
@@ -31,25 +31,42 @@ if SIMULATED or cuda is None:
         return np.uint32((int(value.view(np.uint32)) + 0x1000) & 0xFFFFE000).view(np.float32) if np.isfinite(
             value) else value
 
+    def _halves(word):
+        """The two float16 of a word as float32, in which their products are exact."""
+        return np.array([word], np.uint32).view(np.float16).astype(np.float32)
+
+    def _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, multiply):
+        row, column = lane // 4, lane % 4 * 2
+        result = list(sums)
+        for tap in range(8):
+            for i in range(4):
+                result[i] += multiply(a[at_a + tap * pitch_a + row + i // 2 * 8],
+                                      b[at_b + tap * pitch_b + column + i % 2])
+        return tuple(np.float32(v) for v in result)
+
     @block_function
-    def fragment_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
+    def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
         """[16 x 8] [8 x 8] on the tensor cores of a warp, in TF32: a lane's four of the 128 sums.
 
         Element (row, tap) of the first factor is a[at_a + tap pitch_a + row], (tap, column) of the second
         b[at_b + tap pitch_b + column]. The lane's sums are those of rows lane / 4 and 8 below, columns 2 (lane % 4) and
         the next: (row, column), (row, next), (below, column), (below, next).
         """
-        row, column = lane // 4, lane % 4 * 2
-        result = list(sums)
-        for tap in range(8):
-            for i in range(4):
-                result[i] += (_tf32(a[at_a + tap * pitch_a + row + i // 2 * 8])
-                              * _tf32(b[at_b + tap * pitch_b + column + i % 2]))
-        return tuple(np.float32(v) for v in result)
+        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, lambda v, w: _tf32(v) * _tf32(w))
+
+    @block_function
+    def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
+        """[16 x 16] [16 x 8] in float16 with float32 sums: as `tf32_product`, two taps in each word of 32 bits."""
+        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, lambda v, w: (_halves(v) * _halves(w)).sum())
+
+    @block_function
+    def pair(low, high):
+        """Two numbers of 16 bits as one word of 32."""
+        return np.uint32(int(low) | int(high) << 16)
 
 else:
     from llvmlite import ir
-    from numba import types
+    from numba import types, uint32
     from numba.cuda.extending import intrinsic
 
     def _vector_pointer(context, builder, array_type, array, index):
@@ -95,27 +112,45 @@ else:
 
         return types.uint32(types.float32), generate
 
-    @intrinsic
-    def _mma(typingctx, a0, a1, a2, a3, b0, b1, sums):
-        signature = sums(a0, a1, a2, a3, b0, b1, sums)
+    def _mma(shape, words):
+        """The intrinsic of one tensor-core product: four words of the first factor, two of the second, four sums."""
 
-        def generate(context, builder, signature, args):
-            single = ir.FloatType()
-            kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [ir.IntType(32)] * 6 + [single] * 4)
-            instruction = ir.InlineAsm(
-                kind, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, "
-                "{$10,$11,$12,$13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
-            result = builder.call(instruction, [*args[:6], *(builder.extract_value(args[6], i) for i in range(4))])
-            values = [builder.extract_value(result, i) for i in range(4)]
-            return context.make_tuple(builder, signature.return_type, values)
+        @intrinsic
+        def mma(typingctx, a0, a1, a2, a3, b0, b1, sums):
+            signature = sums(a0, a1, a2, a3, b0, b1, sums)
 
-        return signature, generate
+            def generate(context, builder, signature, args):
+                single = ir.FloatType()
+                kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [ir.IntType(32)] * 6 + [single] * 4)
+                instruction = ir.InlineAsm(
+                    kind, f"mma.sync.aligned.{shape}.row.col.f32.{words}.{words}.f32 "
+                    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
+                result = builder.call(instruction, [*args[:6], *(builder.extract_value(args[6], i) for i in range(4))])
+                values = [builder.extract_value(result, i) for i in range(4)]
+                return context.make_tuple(builder, signature.return_type, values)
+
+            return signature, generate
+
+        return mma
+
+    _mma_tf32 = _mma("m16n8k8", "tf32")
+    _mma_half = _mma("m16n8k16", "f16")
 
     @block_function
-    def fragment_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        row, tap = lane // 4, lane % 4
-        at_a += tap * pitch_a + row
-        at_b += tap * pitch_b + row
-        return _mma(_round_tf32(a[at_a]), _round_tf32(a[at_a + 8]), _round_tf32(a[at_a + 4 * pitch_a]),
-                    _round_tf32(a[at_a + 4 * pitch_a + 8]), _round_tf32(b[at_b]), _round_tf32(b[at_b + 4 * pitch_b]),
-                    sums)
+    def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
+        at_a += lane % 4 * pitch_a + lane // 4
+        at_b += lane % 4 * pitch_b + lane // 4
+        return _mma_tf32(
+            _round_tf32(a[at_a]), _round_tf32(a[at_a + 8]), _round_tf32(a[at_a + 4 * pitch_a]),
+            _round_tf32(a[at_a + 4 * pitch_a + 8]), _round_tf32(b[at_b]), _round_tf32(b[at_b + 4 * pitch_b]), sums)
+
+    @block_function
+    def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
+        at_a += lane % 4 * pitch_a + lane // 4
+        at_b += lane % 4 * pitch_b + lane // 4
+        return _mma_half(a[at_a], a[at_a + 8], a[at_a + 4 * pitch_a], a[at_a + 4 * pitch_a + 8], b[at_b],
+                         b[at_b + 4 * pitch_b], sums)
+
+    @block_function
+    def pair(low, high):
+        return uint32(low) | uint32(uint32(high) << uint32(16))

@@ -52,7 +52,7 @@ def specimens() -> Iterator[Specimen]:
                            fma=J * (4 * slides + 1) * (dtype[0] in "fc"))
     for dtype in REAL:
         array = _array(dtype)
-        yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 7))
+        yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 8))
         yield Specimen(f"im2col_tile_kernel {dtype}", im2col.im2col_tile_kernel(dtype, 128, 128, 8, 256),
                        (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
                        fma=64 * (dtype[0] == "f"), wide_loads=5)
@@ -69,9 +69,15 @@ def specimens() -> Iterator[Specimen]:
                    im2col.im2col_tile_kernel("float32", 128, 128, 8, 256),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
                    fma=64, wide_loads=5)
-    yield Specimen("im2col_tensor_kernel float32", im2col.im2col_tensor_kernel(64, 32, 2, 4),
+    yield Specimen("im2col_pack_kernel float16", im2col.im2col_pack_kernel, (single, half, *(int64,) * 8))
+    yield Specimen("im2col_tensor_kernel tf32", im2col.im2col_tensor_kernel("tf32", 64, 32, 2, 4),
                    (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
                    tensor=16, wide_loads=2)
+    bits, words = _array("uint16"), _array("uint32")
+    for name, out in (("", half), (", split", single)):
+        yield Specimen(f"im2col_tensor_kernel half{name}", im2col.im2col_tensor_kernel("half", 64, 32, 2, 4),
+                       (_layout(im2col.PatchLayout), bits, table, table, words, single, bits, out),
+                       tensor=16, wide_loads=2)
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)

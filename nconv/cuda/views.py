@@ -177,7 +177,7 @@ class DeviceArray:
         before, count = self.extent()
         first = self.pointer - before * self.dtype.itemsize
         dtype = self.dtype if dtype is None else dtype
-        count *= self.dtype.itemsize // dtype.itemsize
+        count = count * self.dtype.itemsize // dtype.itemsize
         if SIMULATED and not count:
             return np.empty(0, dtype)
         if SIMULATED:

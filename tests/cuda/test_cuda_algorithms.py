@@ -9,6 +9,7 @@ from tolerance import bound
 
 import nconv
 from nconv import choice, engine, registry
+from nconv.machine import Gpu
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cuda")}
 NAMES = ["signal", "image", "layer"]
@@ -30,8 +31,10 @@ def check(name, problem, views=lambda x: x):
     x, weight, bias = operands(problem)
     if problem.dtype.char == "e":
         x, weight, bias = (a.astype("f2") for a in (x, weight, bias))
-    out = engine.run_algorithm(algorithm, problem, views(x), weight, bias)
-    expected, magnitude = (f(problem, x, weight, bias) for f in (reference.convolution, reference.magnitude))
+    x = views(x)
+    out = engine.run_algorithm(algorithm, problem, x, weight, bias)
+    values = x.astype(problem.engine)                   # in which the fill value is as it is
+    expected, magnitude = (f(problem, values, weight, bias) for f in (reference.convolution, reference.magnitude))
     if problem.engine.kind == "i":
         whole = expected != 0 if problem.dtype.kind == "b" else expected.astype(problem.dtype)
         np.testing.assert_array_equal(out, whole)
@@ -131,6 +134,32 @@ def test_tensor_cores_round_to_tf32_and_no_further():
     np.testing.assert_allclose(out, reference.convolution(problem, x, weight, bias), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture
+def launched(monkeypatch):
+    """The kernels that im2col launches."""
+    im2col = ALGORITHMS["im2col"]
+    kernels = []
+    plain = im2col.launch
+    monkeypatch.setattr(im2col, "launch", lambda kernel, *args: (kernels.append(kernel), plain(kernel, *args)))
+    return kernels
+
+
+@pytest.mark.parametrize("fill, whole, kind", [
+    (0.0, False, "tensor"), (-2.5, True, "tensor"), (0.1, False, "tile")])
+def test_float16_runs_on_tensor_cores_where_it_holds_all_values(fill, whole, kind, launched):
+    problem = CASES["layer-asymmetric"].replace(device="cuda", dtype=np.dtype("f2"), fill=fill)
+    check("im2col", problem, lambda x: np.rint(x).astype("i1") if whole else x)
+    assert [k.fn.__name__ for k in launched] == ["im2col_pack_kernel", f"im2col_{kind}_kernel"]
+
+
+def test_gpus_without_such_tensor_cores_take_the_ordinary_units(launched, monkeypatch):
+    im2col = ALGORITHMS["im2col"]
+    monkeypatch.setattr(im2col, "machine", lambda device: Gpu(tensor_cores=False))
+    check("im2col", CASES["layer-plain"].replace(device="cuda", dtype=np.dtype("f2")))
+    check("im2col", CASES["layer-plain"].replace(device="cuda", tf32=True))
+    assert {k.fn.__name__ for k in launched} == {"im2col_pack_kernel", "im2col_tile_kernel"}
+
+
 def test_tf32_is_asked_for():
     problem = CASES["layer-plain"].replace(device="cuda")
     assert not choice.decide(problem).problem.tf32
@@ -143,13 +172,11 @@ def test_tf32_is_asked_for():
 
 
 @pytest.mark.parametrize("case, changes", [("layer-stride", {}), ("image-grouped", {"dtype": np.dtype("c8")}),
-                                           ("layer-batch", {"tf32": True}), ("layer-plain", {"dtype": np.dtype("f2")})])
-def test_taps_are_split_among_blocks(case, changes, monkeypatch):
+                                           ("layer-batch", {"tf32": True}),
+                                           ("layer-plain", {"C": 12, "dtype": np.dtype("f2")})])
+def test_taps_are_split_among_blocks(case, changes, launched, monkeypatch):
     im2col = ALGORITHMS["im2col"]
     monkeypatch.setattr(im2col, "LEAST_STEPS", 1)
-    launched = []
-    plain = im2col.launch
-    monkeypatch.setattr(im2col, "launch", lambda kernel, *args: (launched.append(kernel), plain(kernel, *args)))
     problem = CASES[case].replace(device="cuda", **changes)
     if not problem.tf32:
         check("im2col", problem)

@@ -4,8 +4,8 @@
 patches of the next eight taps into registers while they multiply those in shared memory. An element of the patches is
 found by three tables, so every stride, dilation, boundary and layout runs at the same rate.
 
-Versions: `im2col_tile_kernel` on the ordinary arithmetic units, every type; `im2col_tensor_kernel` on the tensor cores
-in TF32, where `nconv.allow_tf32` allows it.
+Versions: `im2col_tile_kernel` on the ordinary arithmetic units, every type; `im2col_tensor_kernel` on the tensor cores,
+float16 with float32 sums, and float32 in TF32 where `nconv.allow_tf32` allows it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,9 @@ from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, engine_array, in_three_axes, operand, parts, real_dtype, three
 from ..device import LANES, SIMULATED, launch, table, upload
-from ..views import DeviceArray, empty
-from .tiles import (
-    TAPS,
-    TENSOR_TAPS,
-    PatchLayout,
-    im2col_pack_kernel,
-    im2col_sum_kernel,
-    im2col_tensor_kernel,
-    im2col_tile_kernel,
-)
+from ..views import DeviceArray, convert, empty
+from .tensor import WORDS, im2col_tensor_kernel
+from .tiles import TAPS, PatchLayout, im2col_pack_kernel, im2col_sum_kernel, im2col_tile_kernel
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -64,8 +57,20 @@ def _splits(blocks: int, steps: int, rates) -> int:
     return max(1, min(ceil_div(2 * rates.processors, blocks), steps // LEAST_STEPS, 256))
 
 
-def _on_tensor_cores(problem: ConvProblem) -> bool:
-    return problem.tf32 and problem.dtype == np.float32
+@lru_cache(maxsize=256)
+def _tensor_kind(problem: ConvProblem, rates) -> str:
+    """How the tensor cores serve a problem: 'half', 'tf32', or '' where they do not."""
+    if not rates.tensor_cores:
+        return ""
+    if problem.dtype.char == "e":
+        with np.errstate(over="ignore"):
+            return "half" if complex(np.float16(problem.fill.real)) == problem.fill else ""
+    return "tf32" if problem.tf32 and problem.dtype == np.float32 else ""
+
+
+def _step(kind: str) -> int:
+    """Taps of a step."""
+    return {"": TAPS, "tf32": WORDS, "half": 2 * WORDS}[kind]
 
 
 def cost(problem: ConvProblem, machine) -> float:
@@ -73,21 +78,21 @@ def cost(problem: ConvProblem, machine) -> float:
     rows, columns = problem.K * parts(problem), problem.N * problem.positions
     taps = problem.C * parts(problem) * product(problem.kernel)
     blocks = problem.groups * ceil_div(rows, 128) * ceil_div(columns, 128)
-    blocks *= _splits(blocks, ceil_div(taps, TAPS), machine)
+    kind = _tensor_kind(problem, machine)
+    blocks *= _splits(blocks, ceil_div(taps, _step(kind)), machine)
     waves = ceil_div(blocks, machine.processors) * machine.processors
     taps = ceil_div(taps, blocks // (problem.groups * ceil_div(rows, 128) * ceil_div(columns, 128)))
-    tensor = _on_tensor_cores(problem)
-    rate = machine.flops(problem.engine, tensor) * machine.efficiency["im2col_tensor" if tensor else "im2col"]
+    rate = machine.flops(problem.engine, kind) * machine.efficiency[f"im2col_{kind}" if kind else "im2col"]
     moved = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
-    return max(2 * waves * 128 * 128 * round_up(taps, TAPS) / rate, moved / machine.bandwidth) + machine.launch
+    return max(2 * waves * 128 * 128 * round_up(taps, _step(kind)) / rate, moved / machine.bandwidth) + machine.launch
 
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and the tables."""
-    taps = round_up(problem.C * parts(problem) * product(problem.kernel), TENSOR_TAPS)
+    taps = round_up(problem.C * parts(problem) * product(problem.kernel), 2 * WORDS)
     weight = problem.groups * taps * round_up(problem.K * parts(problem), 128) * real_dtype(problem).itemsize
     blocks = problem.groups * ceil_div(problem.K * parts(problem), 128) * ceil_div(problem.N * problem.positions, 128)
-    splits = _splits(blocks, ceil_div(taps, TAPS), machine)
+    splits = _splits(blocks, ceil_div(taps, _step(_tensor_kind(problem, machine))), machine)
     sums = splits * product(problem.out_shape) * problem.engine.itemsize if splits > 1 else 0
     return weight + 32 * taps + 8 * sum(problem.reach) + sums
 
@@ -98,17 +103,20 @@ def error(problem: ConvProblem) -> float:
 
 
 def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
-    """The weight as [groups, row blocks, taps, rows of a block], real, zero beyond rows and taps."""
+    """The weight as [groups, row blocks, taps, rows of a block], real, zero beyond rows and taps.
+
+    For the tensor cores in float16 two taps of a row stand side by side.
+    """
     dense = engine_array(problem, weight)
-    tensor = _on_tensor_cores(problem)
-    width = TENSOR_ROWS * WARPS[0] if tensor else ROWS
-    taps = problem.C * parts(problem) * product(problem.kernel)
-    padded = round_up(taps, TENSOR_TAPS if tensor else TAPS)
+    kind = _tensor_kind(problem, machine("cuda"))
+    width = TENSOR_ROWS * WARPS[0] if kind else ROWS
+    padded = round_up(problem.C * parts(problem) * product(problem.kernel), _step(kind))
     blocks = ceil_div(problem.K * parts(problem), width)
-    packed = empty((problem.groups * blocks * padded * width,), real_dtype(problem), dense)
+    packed = empty((problem.groups * blocks * padded * width,),
+                   problem.dtype if kind == "half" else real_dtype(problem), dense)
     launch(im2col_pack_kernel, ceil_div(packed.size, 256), min(256, 8 * LANES), packed.stream,
            dense.memory(real_dtype(problem)), packed.memory(), problem.K, problem.C, product(problem.kernel),
-           parts(problem), blocks, padded, width)
+           parts(problem), blocks, padded, width, 2 if kind == "half" else 1)
     return packed
 
 
@@ -126,15 +134,17 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     p = in_three_axes(problem)
-    tensor = _on_tensor_cores(problem)
-    height, width, step = ((TENSOR_ROWS * WARPS[0], TENSOR_COLUMNS * WARPS[1], TENSOR_TAPS) if tensor
-                           else (ROWS, COLUMNS, TAPS))
+    kind = _tensor_kind(problem, machine("cuda"))
+    height, width = (TENSOR_ROWS * WARPS[0], TENSOR_COLUMNS * WARPS[1]) if kind else (ROWS, COLUMNS)
+    step = _step(kind)
     rows, columns = problem.K * parts(problem), problem.N * problem.positions
     row_blocks, column_blocks = ceil_div(rows, height), ceil_div(columns, width)
     steps = ceil_div(p.taps * parts(p), step)
     split_steps = ceil_div(steps, _splits(p.groups * row_blocks * column_blocks, steps, machine("cuda")))
     splits = ceil_div(steps, split_steps)
     sums = out if splits == 1 else empty((splits, *problem.out_shape), problem.engine, out)
+    if kind == "half" and x.dtype != problem.dtype:               # a narrow integer, which float16 holds
+        x = convert(x, problem.dtype)
     source, target = operand(x), operand(out if splits == 1 else sums[0])
     maps = address_maps(p, three(source.strides[3:], 0))
     taps = _taps(problem, source.strides[1], source.strides[2], step)
@@ -147,12 +157,16 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         window=product(p.kernel), x_start=source.start, x_batch=source.strides[0], x_group=p.C * source.strides[1],
         out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
         **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
-    fill = table(maps.fill, real_dtype(problem).str)
-    arrays = (source.flat, maps.index, taps, prepared.memory(), biases, fill,
-              target.flat if splits == 1 else sums.memory(real_dtype(problem)))
+    to = target.flat if splits == 1 else sums.memory(real_dtype(problem))
+    if kind == "half":                                            # as the bits that they are
+        arrays = (x.memory(np.dtype("u2")), maps.index, taps, prepared.memory(np.dtype("u4")), biases,
+                  table(tuple(np.array(maps.fill, "f2").view("u2").tolist()), "u2"), to)
+    else:
+        arrays = (source.flat, maps.index, taps, prepared.memory(), biases, table(maps.fill, real_dtype(problem).str),
+                  to)
     blocks = p.groups * row_blocks * column_blocks * splits
-    if tensor:
-        launch(im2col_tensor_kernel(TENSOR_ROWS, TENSOR_COLUMNS, *WARPS), blocks, 32 * product(WARPS), out.stream,
+    if kind:
+        launch(im2col_tensor_kernel(kind, TENSOR_ROWS, TENSOR_COLUMNS, *WARPS), blocks, 32 * product(WARPS), out.stream,
                layout, *arrays)
     else:
         launch(im2col_tile_kernel(real_dtype(problem).name, ROWS, COLUMNS, PER_THREAD, THREADS), blocks, THREADS,

@@ -11,11 +11,10 @@ from numba import int32
 from ..arrays import OUTSIDE
 from ..copies import place as offset_of
 from ..device import block_function, cuda, kernel
-from ..ptx import fragment_product, vload4, vstore4
+from ..ptx import vload4, vstore4
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
-TENSOR_TAPS = 16               # of a step on the tensor cores
 
 
 class PatchLayout(NamedTuple):
@@ -55,16 +54,17 @@ class PatchLayout(NamedTuple):
 
 
 @kernel
-def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width):
-    """packed [groups, blocks, taps, width] = weight [groups K, C, window] in real numbers. Parallel over the elements.
+def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width, together):
+    """packed [groups, blocks, taps / together, width, together] = weight [groups K, C, window] in real numbers.
 
     A complex weight becomes [[re, -im], [im, re]] over (output part, input part); beyond rows and taps stands 0.
-    Race-free because each element is written by one thread.
+    Parallel over the elements. Race-free because each is written by one thread.
     """
     for i in range(cuda.grid(1), packed.size, cuda.gridsize(1)):
-        row = i // width // taps % blocks * width + i % width
+        word = i // together
+        row = word // width // (taps // together) % blocks * width + word % width
         g = i // width // taps // blocks
-        tap = i // width % taps
+        tap = word // width % (taps // together) * together + i % together
         c = tap // window // parts
         packed[i] = 0
         if row < out_channels * parts and c < channels:
@@ -88,7 +88,7 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
         out[out_start + offset_of(layout, rank, 1, i)] = total
 
 
-def _gatherer(dtype):
+def gatherer(dtype):
     """The block function that finds one element of the patches."""
     @block_function
     def gather(layout, x, maps, taps, fill, t, base, at0, at1, at2, inside):
@@ -129,7 +129,7 @@ def place(layout, row_place, row_bias, column_place, bias, g, split, row0, colum
 def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int):
     """The kernel for one type: a block's tile is BM x BN, a thread's TM x TM."""
     dtype = getattr(numba, dtype_name)
-    gather = _gatherer(dtype)
+    gather = gatherer(dtype)
     BK = TAPS
     QUADS = TM // 4                                    # a thread's rows are so many runs of four
     TX = BN // TM                                      # threads side by side
@@ -234,109 +234,3 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
                         out[to + row_place[row]] = sums[i, j] + row_bias[row]
 
     return im2col_tile_kernel
-
-
-@cache
-def im2col_tensor_kernel(WM: int, WN: int, warps_m: int, warps_n: int):
-    """The kernel on the tensor cores: a warp's tile is WM x WN, a block has warps_m x warps_n of them."""
-    dtype = numba.float32
-    gather = _gatherer(dtype)
-    BM, BN, BK = WM * warps_m, WN * warps_n, TENSOR_TAPS
-    threads = 32 * warps_m * warps_n
-    PITCH_M, PITCH_N = BM + 8, BN + 8                  # so that the lanes of a fragment read 32 banks
-    FM, FN = WM // 16, WN // 8                         # fragments of a warp
-    LOADS = BK * BN // threads
-    PANELS = BK * BM // threads // 4
-    PANEL = 4 * PANELS
-    SHARED_M, SHARED_N = 2 * BK * PITCH_M, 2 * BK * PITCH_N
-
-    @kernel
-    def im2col_tensor_kernel(layout, x, maps, taps, weight, bias, fill, out):
-        """[rows x taps] [taps x columns] in TF32 with float32 sums, one tile a block, double-buffered.
-
-        Shapes: as `im2col_tile_kernel`, with panels of BM rows. Parallel over (groups, row blocks, column blocks), a
-        warp takes a part of the tile. Race-free as `im2col_tile_kernel`.
-        """
-        rows_shared = cuda.shared.array(SHARED_M, dtype)
-        columns_shared = cuda.shared.array(SHARED_N, dtype)
-        row_place = cuda.shared.array(BM, numba.int64)
-        row_bias = cuda.shared.array(BM, dtype)
-        column_place = cuda.shared.array(BN, numba.int64)
-        sums = cuda.local.array((FM, FN, 4), dtype)
-        next_column = cuda.local.array(LOADS, dtype)
-        next_row = cuda.local.array(PANEL, dtype)
-        thread = cuda.threadIdx.x
-        lane = thread % 32
-        warp = thread // 32
-        row_block = cuda.blockIdx.x % layout.row_blocks
-        rest = cuda.blockIdx.x // layout.row_blocks
-        column_block = rest % layout.column_blocks
-        g = rest // layout.column_blocks % layout.groups
-        split = rest // layout.column_blocks // layout.groups
-        first_step = split * layout.split_steps
-        steps = min(layout.split_steps, layout.steps - first_step)
-
-        mine = column_block * BN + thread % BN
-        inside = mine < layout.columns
-        n = mine // layout.positions
-        q = mine % layout.positions
-        base = layout.x_start + n * layout.x_batch + g * layout.x_group
-        at2 = layout.map2 + q % layout.out2 * layout.stride2
-        at1 = layout.map1 + q // layout.out2 % layout.out1 * layout.stride1
-        at0 = layout.map0 + q // layout.out2 // layout.out1 * layout.stride0
-        first_tap = thread // BN + first_step * BK
-        every = threads // BN
-        panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
-        for i in range(FM):
-            for j in range(FN):
-                for l in range(4):
-                    sums[i, j, l] = 0
-        for step in range(steps + 1):           # step s gathers s and multiplies s - 1
-            half = step % 2
-            if step < steps:
-                for l in range(LOADS):
-                    next_column[l] = gather(layout, x, maps, taps, fill, first_tap + l * every, base, at0, at1, at2,
-                                            inside)
-                for l in range(PANELS):
-                    quad = vload4(weight, panel + (thread + l * threads) * 4)
-                    for i in range(4):
-                        next_row[4 * l + i] = quad[i]
-                first_tap += BK
-                panel += BK * BM
-            if step > 0:
-                at_a = (1 - half) * BK * PITCH_M + warp // warps_n * WM
-                at_b = (1 - half) * BK * PITCH_N + warp % warps_n * WN
-                for t in range(0, BK, 8):
-                    for i in range(FM):
-                        for j in range(FN):
-                            four = fragment_product(
-                                rows_shared, at_a + t * PITCH_M + 16 * i, PITCH_M, columns_shared,
-                                at_b + t * PITCH_N + 8 * j, PITCH_N, lane,
-                                (sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3]))
-                            for l in range(4):
-                                sums[i, j, l] = four[l]
-            if step < steps:
-                for l in range(LOADS):
-                    columns_shared[(half * BK + thread // BN + l * every) * PITCH_N + thread % BN] = next_column[l]
-                for l in range(PANELS):
-                    at = (thread + l * threads) * 4
-                    vstore4(rows_shared, (half * BK + at // BM) * PITCH_M + at % BM,
-                            (next_row[4 * l], next_row[4 * l + 1], next_row[4 * l + 2], next_row[4 * l + 3]))
-            cuda.syncthreads()
-
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        cuda.syncthreads()
-        row0 = warp // warps_n * WM + lane // 4
-        column0 = warp % warps_n * WN + lane % 4 * 2
-        for j in range(FN):
-            for odd in range(2):
-                to = column_place[column0 + 8 * j + odd]
-                if to >= 0:
-                    for i in range(FM):
-                        for below in range(2):
-                            row = row0 + 16 * i + 8 * below
-                            if row_place[row] >= 0:
-                                out[to + row_place[row]] = sums[i, j, 2 * below + odd] + row_bias[row]
-
-    return im2col_tensor_kernel
