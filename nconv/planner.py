@@ -44,7 +44,7 @@ class Plan:
         self._bias = None
         self._shortcut = None
         if not isinstance(call.weight, ArraySpec) and call.instead is None:
-            self._prepared, self._bias = prepare(decision, call)
+            self._prepared, self._bias = registry.arrays(self.problem.device).keep(prepare(decision, call))
             self._shortcut = shortcut_of(call, decision)
             if self._shortcut is not None:             # takes the weight as it is, and it may change in the meantime
                 bias = None if call.bias is None else call.bias.copy()

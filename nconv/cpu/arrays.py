@@ -50,6 +50,11 @@ def from_host(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def keep(prepared: Any) -> Any:
+    """What a plan keeps from one call to the next."""
+    return prepared
+
+
 def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.ndarray:
     """Where a part of the output is computed before it goes to its places."""
     return allocate(problem)

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..boundary import FILL
+from ..errors import DeviceError
 from ..geometry import product
 from ..problem import ConvProblem
-from .device import SIMULATED, check_usable, cuda, synchronize, table, upload
-from .views import DeviceArray, address_of, convert, copy_into, empty
+from .device import SIMULATED, check_usable, cuda, current, device_cache, synchronize, table, upload
+from .views import DeviceArray, address_of, convert, copy_into, empty, settle
 
-__all__ = ["allocate", "assign", "check_usable", "contiguous", "deliver", "from_host", "narrow", "part_target",
+__all__ = ["allocate", "assign", "check_usable", "contiguous", "deliver", "from_host", "keep", "narrow", "part_target",
            "synchronize", "view", "widen", "zeros"]
 
 
@@ -38,7 +39,10 @@ def view(value: Any, name: str) -> DeviceArray:
     if SIMULATED and hasattr(value, "__cuda_ndarray__"):          # the simulator's arrays have no interface
         host = value._ary
         return DeviceArray(value, host.ctypes.data, host.shape, host.strides, host.dtype, 0)
-    interface = value.__cuda_array_interface__
+    try:
+        interface = value.__cuda_array_interface__
+    except (KeyError, TypeError) as error:                       # PyTorch has types that no other library knows
+        raise TypeError(f"{name} has a dtype that is not supported: {name}.dtype={value.dtype}") from error
     if interface.get("mask") is not None:
         raise TypeError(f"{name} must not be a masked array")
     dtype = np.dtype(interface["typestr"])
@@ -46,8 +50,19 @@ def view(value: Any, name: str) -> DeviceArray:
     if not dtype.isnative or any(step % dtype.itemsize for step in strides or ()):
         raise TypeError(f"{name} must hold elements of the native byte order, whole elements apart: "
                         f"typestr={interface['typestr']!r}, strides={strides}")
+    there = _gpu(value, library)
+    if there is not None and there != current():
+        raise DeviceError(f"{name} lies on GPU {there}, kernels run on GPU {current()}: make {there} the current one, "
+                          f"for example with torch.cuda.device({there}) or cupy.cuda.Device({there})")
     return DeviceArray(value, interface["data"][0], tuple(interface["shape"]),
                        None if strides is None else tuple(strides), dtype, _stream(value, library, interface))
+
+
+def _gpu(value: Any, library: str) -> int | None:
+    """Number of the GPU on which an array lies; None where its library does not say."""
+    if library == "torch":
+        return value.device.index
+    return int(value.device.id) if library == "cupy" else None
 
 
 def _stream(value: Any, library: str, interface: dict) -> int:
@@ -80,7 +95,8 @@ def deliver(result: DeviceArray, like: Any) -> Any:
     if library == "cupy":
         import cupy
 
-        return cupy.asarray(result)
+        # Not through the interface: CuPy would wait for the stream that it names.
+        return cupy.ndarray(result.shape, result.dtype, owner.data + (result.pointer - owner.data.ptr), result.strides)
     if library == "torch":
         import torch
 
@@ -161,6 +177,16 @@ def assign(out: Any, result: DeviceArray, name: str = "out") -> None:
         copy_into(view(out, name), result)
 
 
+def keep(prepared: Any) -> Any:
+    """What a plan keeps from one call to the next: readers on any stream wait until it is filled, the host never."""
+    if isinstance(prepared, DeviceArray):
+        settle(prepared)
+    elif isinstance(prepared, tuple):
+        for part in prepared:
+            keep(part)
+    return prepared
+
+
 def _stored(problem: ConvProblem) -> np.dtype:
     return problem.dtype if problem.dtype.char == "e" else problem.engine
 
@@ -233,7 +259,7 @@ def in_three_axes(problem: ConvProblem) -> ConvProblem:
         padding=three(p.padding, (0, 0)), boundary=three(p.boundary, "constant"), upsample=three(p.upsample))
 
 
-@lru_cache(maxsize=256)
+@device_cache(256)
 def address_maps(problem: ConvProblem, strides: tuple[int, ...]) -> Maps:
     """`problem.index_maps()` times the strides of the spatial axes, on the device."""
     maps = problem.index_maps()

@@ -7,7 +7,7 @@ imported here, at the first use of a GPU; with ``NUMBA_ENABLE_CUDASIM=1`` kernel
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -72,8 +72,43 @@ def check_usable() -> None:
 
 @lru_cache(maxsize=64)
 def stream_of(handle: int) -> Any:
-    """A stream as Numba knows it, from its address; 0 is the default stream."""
-    return cuda.external_stream(handle) if handle > 2 else 0
+    """A stream as Numba knows it, from its address; 0 and 1 are the default stream, 2 is that of each thread."""
+    return cuda.external_stream(handle) if handle > 1 else 0
+
+
+def mark(handle: int) -> Any:
+    """An event at the present end of a stream's queue, for others to wait for."""
+    event = cuda.event() if SIMULATED else cuda.event(timing=False)
+    event.record(stream_of(handle))
+    return event
+
+
+@cache
+def _several() -> bool:
+    return not SIMULATED and len(cuda.gpus) > 1
+
+
+def current() -> int:
+    """Number of the GPU on which kernels run."""
+    return int(cuda.get_current_device().id) if _several() else 0
+
+
+def device_cache(maxsize: int | None) -> Callable:
+    """`lru_cache` for what lies in the memory of a GPU: one for each GPU."""
+
+    def decorate(function: Callable) -> Callable:
+        known: dict[int, Callable] = {}
+
+        @wraps(function)
+        def cached(*args):
+            at = current()
+            if at not in known:
+                known[at] = lru_cache(maxsize)(function)
+            return known[at](*args)
+
+        return cached
+
+    return decorate
 
 
 def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, *args: Any, shared: int = 0) -> None:
@@ -82,19 +117,29 @@ def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, 
         kernel[blocks, threads, stream_of(stream), shared](*args)
 
 
-@lru_cache(maxsize=1024)
+@device_cache(1024)
 def table(values: tuple, dtype: str = "i8") -> Any:
     """Numbers that kernels look up, as a device array that stays on the device."""
     return upload(np.array(values, dtype))
 
 
+@device_cache(None)
+def _copies() -> Any:
+    """The stream of the copies below: it waits for no other, and no other waits for it."""
+    from numba.cuda.cudadrv.driver import driver
+
+    cuda.current_context()
+    return cuda.external_stream(int(driver.cuStreamCreate(1)))        # CU_STREAM_NON_BLOCKING
+
+
 def upload(array: np.ndarray) -> Any:
-    """A copy of a host array in the device's memory; ready for every stream."""
+    """A copy of a host array in the device's memory; ready for every stream. Waits for this copy alone."""
     if SIMULATED:
         return np.array(array)
-    copy = cuda.to_device(np.ascontiguousarray(array))
-    cuda.synchronize()
-    return copy
+    stream = _copies()
+    owner = cuda.to_device(np.ascontiguousarray(array), stream=stream)
+    stream.synchronize()
+    return owner.bind(0)
 
 
 def synchronize() -> None:

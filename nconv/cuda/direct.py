@@ -17,7 +17,7 @@ from ..geometry import ceil_div, product, span
 from ..problem import ConvProblem
 from .arrays import OUTSIDE, address_maps, engine_array, table, three
 from .device import LANES, SHARED_LIMIT, block_size, cuda, kernel, launch
-from .views import DeviceArray, empty
+from .views import DeviceArray, empty, follow
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -150,6 +150,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
 def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: DeviceArray | None,
         out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
+    follow(out.stream, prepared, x, bias)
     biases = table((0,), problem.engine.str) if bias is None else engine_array(problem, bias).memory()
     strides = [step // x.dtype.itemsize for step in x.strides]
     maps = address_maps(problem, tuple(strides[2:]))

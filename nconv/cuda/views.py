@@ -10,7 +10,7 @@ import numpy as np
 
 from ..geometry import product
 from .copies import bool_kernel, conjugate_kernel, copy_kernel, truncate_kernel
-from .device import SIMULATED, cuda, launch, table
+from .device import SIMULATED, cuda, launch, mark, stream_of, table
 
 
 def reshaped_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -57,18 +57,21 @@ class DeviceArray:
     dtype : dtype
     stream : int
         Address of the stream on which the memory is ready.
+    ready : event, optional
+        What any other stream waits for instead, where the stream may be gone by then.
     """
 
-    __slots__ = ("dtype", "owner", "pointer", "shape", "stream", "strides")
+    __slots__ = ("dtype", "owner", "pointer", "ready", "shape", "stream", "strides")
 
     def __init__(self, owner: Any, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None,
-                 dtype: np.dtype, stream: int):
+                 dtype: np.dtype, stream: int, ready: Any = None):
         self.owner, self.pointer, self.shape, self.dtype, self.stream = owner, pointer, shape, dtype, stream
+        self.ready = ready
         self.strides = contiguous_strides(shape, dtype.itemsize) if strides is None else strides
 
     def _like(self, shape, strides, pointer=None) -> DeviceArray:
         return DeviceArray(self.owner, self.pointer if pointer is None else pointer, tuple(shape), tuple(strides),
-                           self.dtype, self.stream)
+                           self.dtype, self.stream, self.ready)
 
     @property
     def ndim(self) -> int:
@@ -160,7 +163,7 @@ class DeviceArray:
                 return
         else:
             constant = table((value,), target.dtype.str)
-            one = DeviceArray(constant, address_of(constant), (1,) * target.ndim, None, target.dtype, 0)
+            one = DeviceArray(constant, address_of(constant), (1,) * target.ndim, None, target.dtype, target.stream)
             source = one.broadcast_to(target.shape)
         copy_into(target, source)
 
@@ -217,6 +220,25 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> DeviceAr
     return DeviceArray(array, address_of(array), tuple(shape), None, dtype, stream)
 
 
+# -------------------------------------------------------------------------------------------------- Streams
+
+
+def follow(stream: int, *arrays: DeviceArray | None) -> None:
+    """Let what is queued on a stream from now on wait, on the device, for what fills the arrays on other streams."""
+    for array in arrays:
+        if array is None:
+            continue
+        if array.ready is not None:
+            array.ready.wait(stream_of(stream))
+        elif array.stream != stream:
+            mark(array.stream).wait(stream_of(stream))
+
+
+def settle(array: DeviceArray) -> None:
+    """Mark what was queued on the array's stream until now as what later readers wait for."""
+    array.ready = mark(array.stream)
+
+
 # -------------------------------------------------------------------------------------------------- Copies
 
 
@@ -238,6 +260,7 @@ def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> N
     sizes = [step // source.dtype.itemsize for step in source.strides]
     places = [step // target.dtype.itemsize for step in target.strides]
     layout = table((*target.shape, *sizes, *places))
+    follow(target.stream, source)
     threads = 256
     blocks = min(-(-target.size // threads), 1 << 16)
     launch(kernel, blocks, threads, target.stream, source.memory(), source.extent()[0], target.memory(),

@@ -8,6 +8,7 @@ import pytest
 
 import nconv
 from nconv import registry
+from nconv.cuda import device
 from nconv.cuda.views import DeviceArray, reshaped_strides
 
 rng = np.random.default_rng(0)
@@ -32,14 +33,27 @@ class Foreign:
 @pytest.fixture
 def pretended_cupy(monkeypatch):
     """A module of CuPy's name with what nconv calls of it."""
+    class Pointer:
+        def __init__(self, base, offset=0):
+            self.base, self.offset, self.ptr = base, offset, base.ctypes.data + offset
+
+        def __add__(self, offset):
+            return Pointer(self.base, self.offset + offset)
+
     class ndarray(Foreign):
-        pass
+        device = types.SimpleNamespace(id=0)
+
+        def __init__(self, array, dtype=None, memptr=None, strides=None):
+            if memptr is not None:
+                flat = memptr.base.reshape(-1).view("u1")[memptr.offset:]
+                array = np.ndarray(array, dtype, flat, strides=strides)
+            super().__init__(array)
+            self.data = Pointer(array if memptr is None else memptr.base, 0 if memptr is None else memptr.offset)
 
     ndarray.__module__ = "cupy"
     module = types.ModuleType("cupy")
     module.ndarray = ndarray
     module.empty = lambda shape, dtype: ndarray(np.empty(shape, dtype))
-    module.asarray = lambda a: ndarray(np.array(host(a)))
     module.cuda = types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=77))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
@@ -94,6 +108,59 @@ def test_cupy_arrays_come_back_as_cupy_arrays(pretended_cupy, monkeypatch):
         np.testing.assert_allclose(host(result), expected, rtol=1e-4, atol=1e-4)
     stream_of.cache_clear()
     assert seen == {77}
+
+
+@pytest.fixture
+def orders(monkeypatch):
+    """What is said to streams about each other; waiting on the host is an error."""
+    said = []
+
+    class Event:
+        def record(self, stream):
+            said.append(f"record {stream}")
+
+        def wait(self, stream):
+            said.append(f"{stream} waits")
+
+    def never(*_):
+        raise AssertionError("the host waits")
+
+    for name, stand_in in (("event", Event), ("external_stream", int), ("synchronize", never)):
+        monkeypatch.setattr(device.cuda, name, stand_in)
+    device.stream_of.cache_clear()
+    yield said
+    device.stream_of.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["direct", "im2col", "fft"])
+def test_streams_wait_for_each_other_and_the_host_for_none(method, orders):
+    expected = nconv.conv2d(X, W, B)
+    nconv.conv2d(Foreign(X, 5), Foreign(W, 5), Foreign(B, 5), method=method)
+    assert not orders
+    result = nconv.conv2d(Foreign(X, 5), Foreign(W, 6), Foreign(B, 7), method=method)
+    np.testing.assert_allclose(host(result), expected, rtol=1e-4, atol=1e-4)
+    assert orders[:2] == ["record 6", "5 waits"] and set(orders) == {"record 6", "record 7", "5 waits"}
+    orders.clear()
+    out = Foreign(np.empty((2, 6, 7, 6), "f4"), 8)
+    assert nconv.conv2d(Foreign(X, 5), Foreign(W, 5), Foreign(B, 5), method=method, out=out) is out
+    assert orders == ["record 5", "8 waits"]
+    np.testing.assert_allclose(out.array, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_plan_runs_on_any_stream_without_the_one_on_which_it_was_made(orders):
+    plan = nconv.plan(nconv.conv2d, nconv.ArraySpec(X.shape, "f4", "cuda"), Foreign(W, 6))
+    assert set(orders) == {"record 6"}
+    for stream in (6, 7, 2):
+        orders.clear()
+        plan(Foreign(X, stream))
+        assert orders and set(orders) == {f"{stream} waits"}
+
+
+def test_an_array_of_another_gpu_is_refused(pretended_cupy):
+    there = pretended_cupy.ndarray(X)
+    there.device = types.SimpleNamespace(id=3)
+    with pytest.raises(nconv.DeviceError, match=r"input lies on GPU 3, kernels run on GPU 0.*cupy.cuda.Device\(3\)"):
+        nconv.conv2d(there, pretended_cupy.ndarray(W))
 
 
 def test_numpy_arrays_come_back_from_the_device(monkeypatch):

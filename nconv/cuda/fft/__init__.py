@@ -17,7 +17,7 @@ from ...geometry import ceil_div, product, span
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
 from ..device import SIMULATED, launch, table
-from ..views import DeviceArray, convert, empty
+from ..views import DeviceArray, convert, empty, follow
 from .blocks import BlockLayout, fft_kernels
 from .transforms import twiddles
 
@@ -168,6 +168,7 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     dtype = real_dtype(problem)
+    follow(out.stream, *prepared, x, bias)
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
     source, target = operand(x), operand(out)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))

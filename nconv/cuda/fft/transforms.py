@@ -7,14 +7,12 @@ length is no power of four.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from ..device import block_function, cuda, upload
+from ..device import block_function, cuda, device_cache, upload
 
 
-@lru_cache(maxsize=32)
+@device_cache(32)
 def twiddles(length: int, dtype: np.dtype):
     """cos and sin of -2 pi k / length side by side, (2 length,), on the device."""
     angle = -2 * np.pi * np.arange(length) / length

@@ -18,8 +18,8 @@ from ...geometry import ceil_div, product, round_up
 from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, engine_array, in_three_axes, operand, parts, real_dtype, three
-from ..device import LANES, SIMULATED, launch, table, upload
-from ..views import DeviceArray, convert, empty
+from ..device import LANES, SIMULATED, device_cache, launch, table, upload
+from ..views import DeviceArray, convert, empty, follow
 from .tensor import WORDS, im2col_tensor_kernel
 from .tiles import TAPS, PatchLayout, im2col_pack_kernel, im2col_sum_kernel, im2col_tile_kernel
 
@@ -120,7 +120,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
     return packed
 
 
-@lru_cache(maxsize=256)
+@device_cache(256)
 def _taps(problem: ConvProblem, x_channel: int, x_part: int, step: int):
     """[taps, 4] on the device: offset of the channel in memory, then of the window's tap in the map of each axis."""
     p = in_three_axes(problem)
@@ -134,6 +134,7 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     p = in_three_axes(problem)
+    follow(out.stream, prepared, x, bias)
     kind = _tensor_kind(problem, machine("cuda"))
     height, width = (TENSOR_ROWS * WARPS[0], TENSOR_COLUMNS * WARPS[1]) if kind else (ROWS, COLUMNS)
     step = _step(kind)
