@@ -117,6 +117,29 @@ def test_one_nan_spoils_its_window_only():
     assert int(np.isnan(nconv.ndimage.gaussian_filter(x, 1.0, radius=1)).sum()) == 27
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mirrored_windows_are_summed_in_pairs(axis):
+    rng = np.random.default_rng(0)
+    ones, constant, x = np.ones((9, 8)), np.full((9, 8), 0.1), rng.standard_normal((9, 8))
+    for taps in 3, 9, 21:
+        half = rng.random(taps // 2)
+        even, odd = np.r_[half, 0.3, half[::-1]], np.r_[half, 0, -half[::-1]]
+        for weights, sign in (even, 1), (odd, -1):
+            assert nconv.plan(nconv.ndimage.correlate1d, x, weights, axis).method == "small"
+            mine, theirs = both("correlate1d", ones, weights, axis)
+            np.testing.assert_array_equal(mine, theirs)              # others' tests count on what SciPy makes of ones
+            mirrored = nconv.ndimage.correlate1d(np.flip(x, axis), weights, axis)
+            np.testing.assert_array_equal(np.flip(mirrored, axis), sign * nconv.ndimage.correlate1d(x, weights, axis))
+        assert not nconv.ndimage.correlate1d(constant, odd, axis).any()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_mirrored_windows_that_are_not_finite(value):
+    x, weights = np.array([2.0, 5.0, -1.0, -2.0, 0.0]), np.array([value, 1.0, value])
+    small, direct = (nconv.convolve(x, weights, method=method) for method in ("small", "direct"))
+    np.testing.assert_array_equal(small, direct)
+
+
 def test_one_call_serves_all_axes_where_that_is_cheaper(monkeypatch):
     """Either way the result is the same; a window too large to be made is never made."""
     expected = scipy.ndimage.gaussian_filter(VOLUME, 1.0)
