@@ -29,7 +29,7 @@ def snapshot():
     """Every attribute of every module that is one of SciPy's functions, with its identity."""
     names = set(SIGNAL + NDIMAGE)
     return {(module_name, name): id(value) for module_name, module in list(sys.modules.items())
-            if isinstance(module, types.ModuleType) for name, value in list(vars(module).items())
+            if issubclass(type(module), types.ModuleType) for name, value in list(vars(module).items())
             if name in names and callable(value)}
 
 
@@ -106,6 +106,17 @@ def test_lazy_modules_stay_asleep(monkeypatch):
     monkeypatch.setitem(sys.modules, "no_module_at_all", None)
     nconv.patch_scipy().unpatch()
     monkeypatch.undo()
+
+
+def test_what_only_says_that_it_is_a_module_is_left_alone(monkeypatch):
+    class Library:                                      # as _cffi_backend.Lib, which `import` finds under its name too
+        __slots__ = ()
+        __class__ = types.ModuleType
+
+    monkeypatch.setitem(sys.modules, "some_library", Library())
+    with nconv.patch_scipy() as patch:
+        scipy.signal.convolve(X, W)
+    assert patch.ran == {"scipy.signal.convolve": 1}
 
 
 def test_an_exception_restores_everything():

@@ -140,7 +140,7 @@ def _make_wrappers() -> None:
 def _rebind(replacements: dict[int, Callable]) -> Iterator[tuple[str, str, Callable]]:
     """Rebind the attributes of all loaded modules; yields (module, attribute, new value)."""
     for module_name, module in list(sys.modules.items()):
-        if not isinstance(module, ModuleType):
+        if not issubclass(type(module), ModuleType):    # isinstance asks the object, and libraries of cffi say they are
             continue
         namespace = object.__getattribute__(module, "__dict__")           # wakes no lazy module
         for attribute, value in list(namespace.items()):
