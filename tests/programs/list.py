@@ -19,7 +19,7 @@ PROGRAMS = (
              "skimage.filters.tests.test_gabor", "skimage.filters.tests.test_correlate",
              "skimage.feature.tests.test_template", "skimage.feature.tests.test_canny",
              "skimage.restoration.tests.test_restoration")),
-    Program("photutils", ("photutils==3.0.0", "pytest-astropy", "scikit-image", "matplotlib"),
+    Program("photutils", ("photutils==3.0.0", "pytest-remotedata", "pytest-doctestplus", "scikit-image", "matplotlib"),
             ("photutils.utils.tests.test_convolution", "photutils.detection.tests",
              "photutils.segmentation.tests.test_core", "photutils.segmentation.tests.test_detect",
              "photutils.segmentation.tests.test_finder")),

@@ -12,9 +12,10 @@ Published packages run their own tests twice: with SciPy alone, and with nconv b
 (`nconv.patch_scipy`). Nothing in the packages is changed. A test that passes alone has to pass behind nconv.
 
 ``{COMMAND}`` installs each package into an environment of its own and prints this table anew. Only modules with tests
-that come near a convolution are run; ``tests/programs/list.py`` names them. *First* is the time behind nconv with
-nothing compiled before, *again* that with the compiled code on disk; tests are small, so that the times say what a user
-pays at the start, not what large data gain (:doc:`rivals` does)."""
+that come near a convolution are run; ``tests/programs/list.py`` names them. *First* is behind nconv with nothing
+compiled before, *again* with the compiled code on disk. Times are the processor's, of all threads together, start and
+imports included; tests are small, so that they say what a user pays at the start, not what large data gain
+(:doc:`rivals` does)."""
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
