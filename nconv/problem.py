@@ -96,6 +96,7 @@ class ConvProblem:
     dtype: np.dtype                          # of input, weight and output, already promoted
     boundary: tuple[str, ...] = ()           # boundary.MODES, one an axis; () is 'constant' everywhere
     fill: complex = 0.0                      # value outside under 'constant'
+    ends: bool = False                       # nothing lies outside: an infinite tap there adds nothing (GPU)
     upsample: tuple[int, ...] = ()           # () is 1 everywhere
     has_bias: bool = False
     separable: bool = False                  # the weight is known to be an outer product of one vector for each axis

@@ -63,6 +63,11 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
     sizes = [x_shape[a] for a in axes] or [1]
     taps = [w_shape[a] for a in axes] or [1]
 
+    dtype = np.result_type(dtype1, dtype2)
+    padding = tuple((k - 1 - start, start + length - n)
+                    for n, k, (start, length) in zip(sizes, taps, ranges, strict=True))
+    reaches_out = boundary == "constant" and fill == 0 and any(max(pair) > 0 for pair in padding)
+
     groups = [a for a in batch if x_shape[a] == w_shape[a] != 1]
     kernels = [a for a in batch if a not in groups and w_shape[a] != 1]
     images = [a for a in batch if a not in groups and a not in kernels]
@@ -70,9 +75,8 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
         N=product(x_shape[a] for a in images), groups=product(x_shape[a] for a in groups), C=1,
         K=product(w_shape[a] for a in kernels), size=tuple(sizes), kernel=tuple(taps), stride=(1,) * len(sizes),
         dilation=(1,) * len(sizes),
-        padding=tuple((k - 1 - start, start + length - n)
-                      for n, k, (start, length) in zip(sizes, taps, ranges, strict=True)),
-        dtype=np.result_type(dtype1, dtype2), boundary=(boundary,) * len(sizes), fill=fill, device=device)
+        padding=padding, dtype=dtype, boundary=(boundary,) * len(sizes), fill=fill, device=device,
+        ends=device == "cuda" and reaches_out and dtype.kind in "fc")
 
     order = [*images, *groups, *kernels, *axes]
     weight_order = [*groups, *kernels, *images, *axes]
@@ -130,8 +134,9 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
             and product(in2.shape[a] for a in axes) > product(in1.shape[a] for a in axes))
     route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill, device)
     x, weight = (in2, in1) if swap else (in1, in2)
-    infinite = (route.problem.fill == 0 and isinstance(weight, np.ndarray) and weight.dtype.kind in "fc"
-                and not np.isfinite(weight).all())
+    # On a GPU the kernels keep to the samples that exist: a look at the weight would wait.
+    infinite = (device == "cpu" and route.problem.fill == 0 and isinstance(weight, np.ndarray)
+                and weight.dtype.kind in "fc" and not np.isfinite(weight).all())
     return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None, swap)
 
 

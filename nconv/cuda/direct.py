@@ -17,6 +17,7 @@ from ..geometry import ceil_div, product, span
 from ..problem import ConvProblem
 from .arrays import OUTSIDE, address_maps, engine_array, table, three
 from .device import LANES, SHARED_LIMIT, block_size, cuda, kernel, launch
+from .ends import Ends, mend, watch
 from .views import DeviceArray, empty, follow
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -135,8 +136,15 @@ class TileLayout(NamedTuple):
     line: int                  # 1: threads lie along axis 2 only, and slide along it
 
 
-def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
-    """The weight as [groups, blocks of output channels, channels, taps, channels of a block]."""
+class Prepared(NamedTuple):
+    """The weight as [groups, blocks of output channels, channels, taps, channels of a block]; see `ends`."""
+
+    packed: DeviceArray
+    ends: Ends | None
+
+
+def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
+    """Pack the weight."""
     dense = engine_array(problem, weight)
     M = 1 if _tiled(problem) else _EACH_CHANNELS
     taps = product(problem.kernel)
@@ -144,18 +152,18 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
     packed = empty((problem.groups * blocks * problem.C * taps * M,), problem.engine, dense)
     launch(direct_pack_kernel, ceil_div(packed.size, _THREADS), _THREADS, packed.stream, dense.memory(),
            packed.memory(), problem.K, problem.C * taps, blocks, M)
-    return packed
+    return Prepared(packed, watch(problem, dense))
 
 
-def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: DeviceArray | None,
+def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None,
         out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
-    follow(out.stream, prepared, x, bias)
+    follow(out.stream, prepared.packed, x, bias)
     biases = table((0,), problem.engine.str) if bias is None else engine_array(problem, bias).memory()
     strides = [step // x.dtype.itemsize for step in x.strides]
     maps = address_maps(problem, tuple(strides[2:]))
     fill = problem.engine.type(problem.fill)
-    arrays = (x.memory(), maps.index, prepared.memory(), biases, out.memory())
+    arrays = (x.memory(), maps.index, prepared.packed.memory(), biases, out.memory())
     out_strides = tuple(step // out.dtype.itemsize for step in out.strides)
     common = {"x_start": x.extent()[0], "x_batch": strides[0], "x_channel": strides[1], "out_start": out.extent()[0],
               "out_batch": out_strides[0], "out_channel": out_strides[1], "bias_size": biases.size}
@@ -170,6 +178,7 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         blocks = problem.N * problem.groups * layout.blocks * ceil_div(problem.positions, _THREADS)
         launch(direct_each_kernel(problem.engine.name, _EACH_CHANNELS), blocks, _THREADS, out.stream,
                layout._replace(**common), table(outer + three(out_strides[2:], 0)), *arrays, fill)
+    mend(problem, prepared.ends, x, bias, out)
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
-from . import copies, direct, im2col
+from . import copies, direct, ends, im2col
 from .fft import blocks
 from .proof import Specimen
 
@@ -50,6 +50,12 @@ def specimens() -> Iterator[Specimen]:
                            direct.direct_tile_kernel(dtype, J, slides), (_layout(direct.TileLayout), *arrays),
                            shared=direct.SHARED_LIMIT,
                            fma=J * (4 * slides + 1) * (dtype[0] in "fc"))
+    for dtype in ("float32", "float64"):
+        yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        array = _array(dtype)
+        yield Specimen(f"ends_sum_kernel {dtype}", ends.ends_sum_kernel(dtype),
+                       (table, _array("int32"), array, array, array, array))
     for dtype in REAL:
         array = _array(dtype)
         yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 8))
@@ -61,6 +67,8 @@ def specimens() -> Iterator[Specimen]:
                        (_array(dtype), _array(dtype), int64, table, int64, int64))
     half = _array("float16")
     single = _array("float32")
+    yield Specimen("ends_sum_kernel float16 in, float16 out", ends.ends_sum_kernel("float32"),
+                   (table, _array("int32"), half, single, single, half))
     yield Specimen("direct_tile_kernel float16 in, float16 out",
                    direct.direct_tile_kernel("float32", direct._PLANE_ROWS, True),
                    (_layout(direct.TileLayout), half, table, single, single, half, from_dtype_name("float32")),

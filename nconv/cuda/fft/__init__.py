@@ -17,8 +17,10 @@ from ...geometry import ceil_div, product, span
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
 from ..device import SIMULATED, launch, table
+from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
 from .blocks import BlockLayout, fft_kernels
+from .loudness import limits_of
 from .transforms import twiddles
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -137,17 +139,18 @@ def _priced(p: ConvProblem, axes: list[_Axis], points: int, dense: list[int]) ->
     layout = BlockLayout(
         p.groups, p.C, p.K, parts(p), *(n.bit_length() - 1 for n in columns[0]), *columns[1], *columns[2], *columns[3],
         *grid, ride, *p.kernel,
-        *p.dilation, *p.stride, *dense, *p.reach, max(columns[0]).bit_length() - 1)
+        *p.dilation, *p.stride, *dense, *p.reach, max(columns[0]).bit_length() - 1, *limits_of(real_dtype(p)))
     moved = (2 * x_blocks + out_blocks * p.C * pieces) * 2 * points * real_dtype(p).itemsize
     return _Choice(layout, points, fused, kernel_blocks, x_blocks, out_blocks, float(flops), float(moved) * (not fused))
 
 
 class Prepared(NamedTuple):
-    """The window's spectra, whether a filter is not finite, and the raw weight for blocks that are not."""
+    """The window's spectra, which filters need sums by the definition, the raw weight for these; see `ends`."""
 
     spectra: DeviceArray
     strange: DeviceArray       # int32, one an output channel
     weight: DeviceArray
+    ends: Ends | None
 
 
 def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
@@ -161,14 +164,14 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
            choice.layout, twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
            strange.memory())
-    return Prepared(spectra, strange, raw)
+    return Prepared(spectra, strange, raw, watch(problem, raw))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     dtype = real_dtype(problem)
-    follow(out.stream, *prepared, x, bias)
+    follow(out.stream, prepared.spectra, x, bias)
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
     source, target = operand(x), operand(out)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
@@ -182,8 +185,10 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), prepared.strange.memory(), biases, target.flat)
     if choice.fused:
         launch(block, choice.out_blocks, _THREADS, out.stream, *read, *kernels)
+        mend(problem, prepared.ends, x, bias, out)
         return
     spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, out)
     strange = empty((choice.x_blocks,), np.dtype("i4"), out)
     launch(forward, choice.x_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory())
     launch(multiply, choice.out_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory(), *kernels)
+    mend(problem, prepared.ends, x, bias, out)

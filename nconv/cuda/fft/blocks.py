@@ -10,9 +10,11 @@ from functools import cache
 from typing import NamedTuple
 
 import numba
+import numpy as np
 
 from ..arrays import OUTSIDE
 from ..device import block_function, cuda, kernel
+from .loudness import is_uneven, limits_of, reset
 from .transforms import backward, forward
 
 BEYOND = OUTSIDE // 2
@@ -57,6 +59,9 @@ class BlockLayout(NamedTuple):
     reach1: int
     reach2: int
     log_turns: int             # of the table of twiddles
+    loud: int                  # see `is_uneven`
+    large: int
+    small: int
     x_start: int = 0
     x_batch: int = 0
     x_channel: int = 0
@@ -109,9 +114,11 @@ def transform_back(layout, re, im, points, turns, thread, threads):
 
 
 @block_function
-def gather_block(layout, re, im, points, x, maps, fill, base, b0, b1, b2, thread, threads):
-    """Fill a block and its rider with padded input; whether all of it is finite. Barriers on both sides."""
+def gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads):
+    """Fill a block and its rider with padded input; whether a transform cannot hold it. Ends with a barrier."""
     strange = 0
+    if thread == 0:
+        reset(extremes)
     for i in range(thread, points, threads):
         u2 = b2 * layout.valid2 + (i & ((1 << layout.log2) - 1))
         u1 = b1 * layout.valid1 + ((i >> layout.log2) & ((1 << layout.log1) - 1))
@@ -125,7 +132,9 @@ def gather_block(layout, re, im, points, x, maps, fill, base, b0, b1, b2, thread
         im[i] = second
         if not (first - first == 0 and second - second == 0):
             strange = 1
-    return cuda.syncthreads_or(strange)
+    if cuda.syncthreads_or(strange):
+        return True
+    return is_uneven(re, im, points, extremes, layout.loud, layout.large, layout.small, thread, threads)
 
 
 @block_function
@@ -150,7 +159,7 @@ def store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, t
 
 @block_function
 def sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads):
-    """The outputs of a block and its rider by the definition, where a value is not finite: spectra would spread it."""
+    """The outputs of a block and its rider by the definition, where spectra would spread a value over quieter ones."""
     window = layout.kernel0 * layout.kernel1 * layout.kernel2
     count = layout.valid0 * layout.valid1 * layout.valid2
     riders = 2 if layout.ride > 0 else 1
@@ -186,6 +195,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
     """(weight, forward, product, fused) kernels for one type and one size of block."""
     dtype = getattr(numba, dtype_name)
     PER_THREAD = points // threads
+    LARGE = dtype(2.0 ** limits_of(np.dtype(dtype_name)).large)
 
     @kernel
     def fft_weight_kernel(layout, turns, weight, spectra, strange):
@@ -225,6 +235,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
                     im[to] = weight[at + 1]
                 if not (re[to] - re[to] == 0 and im[to] - im[to] == 0):
                     odd = 1
+                if max(abs(re[to]), abs(im[to])) > LARGE:
+                    odd = 1
         if odd:
             strange[pair // layout.channels] = 1
         transform_block(layout, re, im, points, turns, thread, threads)
@@ -241,6 +253,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         """
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
+        extremes = cuda.shared.array(3, numba.int32)
         thread = cuda.threadIdx.x
         wide = layout.grid2 + layout.pieces2 - 1
         high = layout.grid1 + layout.pieces1 - 1
@@ -253,7 +266,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         channel = rest // deep
         total = layout.groups * layout.channels
         base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
-        odd = gather_block(layout, re, im, points, x, maps, fill, base, b0, b1, b2, thread, threads)
+        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads)
         if thread == 0:
             strange[cuda.blockIdx.x] = 1 if odd else 0
         transform_block(layout, re, im, points, turns, thread, threads)
@@ -325,6 +338,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         """
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
+        extremes = cuda.shared.array(3, numba.int32)
         thread = cuda.threadIdx.x
         b2 = cuda.blockIdx.x % layout.grid2
         rest = cuda.blockIdx.x // layout.grid2
@@ -337,7 +351,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         g = k // layout.out_channels
         x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
         base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        odd = gather_block(layout, re, im, points, x, maps, fill, x_base, b0, b1, b2, thread, threads)
+        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, x_base, b0, b1, b2, thread, threads)
         if odd or kernel_strange[k]:
             sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
             return

@@ -11,6 +11,7 @@ float16 with float32 sums, and float32 in TF32 where `nconv.allow_tf32` allows i
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, engine_array, in_three_axes, operand, parts, real_dtype, three
 from ..device import LANES, SIMULATED, device_cache, launch, table, upload
+from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
 from .tensor import WORDS, im2col_tensor_kernel
 from .tiles import TAPS, PatchLayout, im2col_pack_kernel, im2col_sum_kernel, im2col_tile_kernel
@@ -102,11 +104,18 @@ def error(problem: ConvProblem) -> float:
     return 1.0
 
 
-def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
-    """The weight as [groups, row blocks, taps, rows of a block], real, zero beyond rows and taps.
+class Prepared(NamedTuple):
+    """The weight as [groups, row blocks, taps, rows of a block], real, zero beyond rows and taps; see `ends`.
 
     For the tensor cores in float16 two taps of a row stand side by side.
     """
+
+    packed: DeviceArray
+    ends: Ends | None
+
+
+def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
+    """Pack the weight."""
     dense = engine_array(problem, weight)
     kind = _tensor_kind(problem, machine("cuda"))
     width = TENSOR_ROWS * WARPS[0] if kind else ROWS
@@ -117,7 +126,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> DeviceArray:
     launch(im2col_pack_kernel, ceil_div(packed.size, 256), min(256, 8 * LANES), packed.stream,
            dense.memory(real_dtype(problem)), packed.memory(), problem.K, problem.C, product(problem.kernel),
            parts(problem), blocks, padded, width, 2 if kind == "half" else 1)
-    return packed
+    return Prepared(packed, watch(problem, dense))
 
 
 @device_cache(256)
@@ -130,11 +139,11 @@ def _taps(problem: ConvProblem, x_channel: int, x_part: int, step: int):
     return upload(np.concatenate([grid, np.zeros((round_up(len(grid), step) - len(grid), 4))]).astype(np.int64).ravel())
 
 
-def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: DeviceArray | None,
+def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None,
         out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     p = in_three_axes(problem)
-    follow(out.stream, prepared, x, bias)
+    follow(out.stream, prepared.packed, x, bias)
     kind = _tensor_kind(problem, machine("cuda"))
     height, width = (TENSOR_ROWS * WARPS[0], TENSOR_COLUMNS * WARPS[1]) if kind else (ROWS, COLUMNS)
     step = _step(kind)
@@ -160,11 +169,11 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
     to = target.flat if splits == 1 else sums.memory(real_dtype(problem))
     if kind == "half":                                            # as the bits that they are
-        arrays = (x.memory(np.dtype("u2")), maps.index, taps, prepared.memory(np.dtype("u4")), biases,
+        arrays = (x.memory(np.dtype("u2")), maps.index, taps, prepared.packed.memory(np.dtype("u4")), biases,
                   table(tuple(np.array(maps.fill, "f2").view("u2").tolist()), "u2"), to)
     else:
-        arrays = (source.flat, maps.index, taps, prepared.memory(), biases, table(maps.fill, real_dtype(problem).str),
-                  to)
+        arrays = (source.flat, maps.index, taps, prepared.packed.memory(), biases,
+                  table(maps.fill, real_dtype(problem).str), to)
     blocks = p.groups * row_blocks * column_blocks * splits
     if kind:
         launch(im2col_tensor_kernel(kind, TENSOR_ROWS, TENSOR_COLUMNS, *WARPS), blocks, 32 * product(WARPS), out.stream,
@@ -176,3 +185,4 @@ def run(problem: ConvProblem, prepared: DeviceArray, x: DeviceArray, bias: Devic
         launch(im2col_sum_kernel, ceil_div(out.size, 256), min(256, 8 * LANES), out.stream, sums.memory(), out.memory(),
                out.extent()[0], table((*out.shape, *(step // out.dtype.itemsize for step in out.strides))), out.size,
                splits)
+    mend(problem, prepared.ends, x, bias, out)
