@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import choice, engine, machine, registry, threads
-from .machine import Machine
+from .machine import Gpu, Machine
 from .problem import ConvProblem
 
 _SECONDS = 0.15                # for each probe, once it is compiled
 _PASSES = 3                    # over all rates, because each model holds several
 _REACH = 3.0                   # a rate lies within this factor of its family's: a busy machine must not mislead
-_COPIED = 1 << 26              # bytes, more than any cache holds
+_COPIED = {"cpu": 1 << 26, "cuda": 1 << 29}       # bytes, more than any cache holds
 
 
 class Probe(NamedTuple):
@@ -33,17 +33,17 @@ class Probe(NamedTuple):
     parallel: bool = False
 
 
-def _signal(n: int, taps: int) -> ConvProblem:
+def _signal(n: int, taps: int, **options: Any) -> ConvProblem:
     return ConvProblem(N=1, groups=1, C=1, K=1, size=(n,), kernel=(taps,), stride=(1,), dilation=(1,),
-                       padding=((taps // 2, taps // 2),), dtype=np.dtype("f4"))
+                       padding=((taps // 2, taps // 2),), dtype=np.dtype("f4"), **options)
 
 
-def _square(n: int, window: int, C: int = 1, K: int = 1) -> ConvProblem:
+def _square(n: int, window: int, C: int = 1, K: int = 1, dtype: str = "f4", **options: Any) -> ConvProblem:
     return ConvProblem(N=1, groups=1, C=C, K=K, size=(n, n), kernel=(window, window), stride=(1, 1), dilation=(1, 1),
-                       padding=((window // 2, window // 2),) * 2, dtype=np.dtype("f4"))
+                       padding=((window // 2, window // 2),) * 2, dtype=np.dtype(dtype), **options)
 
 
-PROBES = (
+PROBES = {"cpu": (
     Probe("small_move", "small", _signal(8_000, 1)),
     Probe("efficiency.small", "small", _signal(8_000, 101)),
     Probe("call", "direct", _signal(64, 3)),
@@ -54,26 +54,41 @@ PROBES = (
     Probe("efficiency.im2col", "im2col", _square(28, 3, 64, 64)),
     Probe("efficiency.fft", "fft", _signal(200_000, 501)),
     Probe("parallel_start", "direct", _signal(16_000, 9), parallel=True),
-)
+), "cuda": (
+    Probe("launch", "direct", _signal(64, 3, device="cuda")),
+    Probe("efficiency.direct", "direct", _square(224, 3, 64, 64, device="cuda")),
+    Probe("efficiency.direct_tile", "direct", _square(4096, 15, device="cuda")),
+    Probe("efficiency.im2col", "im2col", _square(224, 3, 128, 128, device="cuda")),
+    Probe("efficiency.im2col_tf32", "im2col", _square(224, 3, 256, 256, device="cuda", tf32=True)),
+    Probe("efficiency.im2col_half", "im2col", _square(224, 3, 256, 256, "f2", device="cuda")),
+    Probe("efficiency.fft", "fft", _signal(1 << 24, 501, device="cuda")),
+)}
 """In the order in which the rates are found; the bandwidth is a plain copy's, `small_call` stays the family's."""
 
 
-def calibrate(track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Machine:
-    """Measure this machine, remember its rates and choose by them from now on.
+def calibrate(device: str = "cpu", track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Machine | Gpu:
+    """Measure this machine, or its GPU, remember the rates and choose by them from now on.
 
     Parameters
     ----------
+    device : {'cpu', 'cuda'}
     track : callable, optional
         Gets the probes and gives them one by one: for a progress bar.
 
     Returns
     -------
-    Machine
+    Machine or Gpu
+
+    Raises
+    ------
+    DeviceError
+        Where no GPU can be used.
     """
-    algorithms = {algorithm.NAME: algorithm for algorithm in registry.algorithms()}
-    found = machine.machine().with_rates({"bandwidth": _bandwidth()}, measured=date.today().isoformat())
+    registry.arrays(device).check_usable()
+    algorithms = {algorithm.NAME: algorithm for algorithm in registry.algorithms(device)}
+    found = machine.machine(device).with_rates({"bandwidth": _bandwidth(device)}, measured=date.today().isoformat())
     measured = []
-    for probe in track(PROBES):
+    for probe in track(PROBES[device]):
         count = threads.get_num_threads() if probe.parallel else 1
         if probe.rate in found.rates() and (count > 1 or not probe.parallel):
             problem = probe.problem.replace(threads=count)
@@ -88,38 +103,51 @@ def calibrate(track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Mac
 
 
 def _time(algorithm: ModuleType, problem: ConvProblem) -> float:
-    """Least seconds of one run with its preparation: what disturbs a run only adds to its time."""
+    """Least seconds of one run: what disturbs a run only adds to its time."""
     rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(shape).astype(problem.dtype) for shape in (problem.x_shape, problem.weight_shape))
+    arrays = registry.arrays(problem.device)
+    x, weight = (arrays.from_host(rng.standard_normal(shape).astype(problem.dtype))
+                 for shape in (problem.x_shape, problem.weight_shape))
+    if problem.device == "cpu":                                  # with its preparation, which these models count
+        def run():
+            engine.run_algorithm(algorithm, problem, x, weight)
+    else:
+        prepared, out = algorithm.prepare(problem, weight), arrays.allocate(problem, x)
+
+        def run():
+            algorithm.run(problem, prepared, x, None, out)
+            arrays.synchronize()
+    run()
     times: list[float] = []
-    engine.run_algorithm(algorithm, problem, x, weight)
     end = time.perf_counter() + _SECONDS
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 200):
         start = time.perf_counter()
-        engine.run_algorithm(algorithm, problem, x, weight)
+        run()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _bandwidth() -> float:
+def _bandwidth(device: str) -> float:
     """Bytes read and written per second by a copy that leaves the cache."""
-    source = np.ones(_COPIED // 8)
-    target = np.empty_like(source)
+    arrays = registry.arrays(device)
+    source = arrays.from_host(np.ones(_COPIED[device] // 8))
+    target = arrays.zeros(source.shape, source.dtype, None)
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        np.copyto(target, source)
+        arrays.assign(target, source)
+        arrays.synchronize()
         times.append(time.perf_counter() - start)
-    return _near(2 * _COPIED / min(times), Machine().bandwidth)
+    return _near(2 * _COPIED[device] / min(times), machine.family(device).bandwidth)
 
 
 def _near(value: float, family: float) -> float:
     return min(max(value, family / _REACH), family * _REACH)
 
 
-def _solve(algorithm: Any, problem: ConvProblem, rate: str, known: Machine, seconds: float) -> float:
+def _solve(algorithm: Any, problem: ConvProblem, rate: str, known: Any, seconds: float) -> float:
     """The value of a rate for which the model predicts `seconds`, by bisection of its logarithm."""
-    value = Machine().rates()[rate]
+    value = machine.family(problem.device).rates()[rate]
     low, high = value / _REACH, value * _REACH
 
     def predicted(at):

@@ -42,17 +42,23 @@ def main(debug: bool) -> None:
     """Convolution for NumPy arrays: what it does here, and how fast."""
 
 
+_DEVICE = click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True,
+                       help="Where it runs.")
+
+
 def _problem(command: Any) -> Any:
     """The arguments that name a problem: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1."""
     command = click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
                            help="An argument of the function, e.g. padding=1 or mode=same.")(command)
     command = click.option("--dtype", default="float32", show_default=True)(command)
+    command = _DEVICE(command)
     command = click.argument("weight")(command)
     command = click.argument("input")(command)
     return click.argument("function", type=click.Choice(_FUNCTIONS))(command)
 
 
-def _arguments(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...]) -> tuple[Any, list, dict]:
+def _arguments(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...],
+               device: str = "cpu") -> tuple[Any, list, dict]:
     if function not in _FUNCTIONS:
         raise click.BadParameter(f"{function}: the functions are {', '.join(_FUNCTIONS)}")
     keywords = {}
@@ -64,7 +70,7 @@ def _arguments(function: str, input: str, weight: str, dtype: str, options: tupl
             keywords[name] = json.loads(value)
         except json.JSONDecodeError:
             keywords[name] = value
-    return (getattr(nconv, function), [nconv.ArraySpec(_shape(input), dtype), nconv.ArraySpec(_shape(weight), dtype)],
+    return (getattr(nconv, function), [nconv.ArraySpec(_shape(text), dtype, device) for text in (input, weight)],
             keywords)
 
 
@@ -104,22 +110,30 @@ def info() -> None:
             "cores": here.cores,
             "vector bytes": here.vector_bytes, "threads": nconv.get_num_threads(),
             "threading layer": numba.threading_layer() if threads.may_start() else "none: one thread",
-            "GPU": f"none: {device.fault()}" if device.fault() else machine.machine("cuda").name,
+            "GPU": f"none: {device.fault()}" if device.fault() else _named(machine.machine("cuda")),
             "learnt times": wisdom.path(),
             "compiled kernels": numba.config.CACHE_DIR or "beside the package, or Numba's cache of the user"}.items():
         table.add_row(name, str(value))
     rich.print(table)
 
 
+def _named(gpu: Any) -> str:
+    origin = "a data sheet's; nconv tune --machine --device cuda measures"
+    if gpu.measured:
+        origin = f"measured on {gpu.measured}"
+    return f"{gpu.name}, rates {origin}"
+
+
 @main.command()
 @_problem
 @click.option("--json", "as_json", is_flag=True, help="Print the candidates as JSON.")
-def explain(function: str, input: str, weight: str, dtype: str, options: tuple[str, ...], as_json: bool) -> None:
+def explain(function: str, input: str, weight: str, device: str, dtype: str, options: tuple[str, ...],
+            as_json: bool) -> None:
     """Which algorithm a problem gets, and why.
 
     Example: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1
     """
-    target, arrays, keywords = _arguments(function, input, weight, dtype, options)
+    target, arrays, keywords = _arguments(function, input, weight, dtype, options, device)
     plan = nconv.plan(target, *arrays, **keywords)
     click.echo(json.dumps([vars(c) for c in plan.candidates], default=str) if as_json else str(plan))
 
@@ -128,27 +142,30 @@ def explain(function: str, input: str, weight: str, dtype: str, options: tuple[s
 @click.argument("problem", nargs=-1)
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An argument of the function.")
 @click.option("--dtype", default="float32", show_default=True)
-@click.option("--machine", "whole_machine", is_flag=True, help="Measure the rates of this machine instead.")
+@_DEVICE
+@click.option("--machine", "whole_machine", is_flag=True, help="Measure the rates of this machine, or GPU, instead.")
 @click.option("--file", "path", type=click.Path(exists=True, dir_okay=False),
               help="Measure the problems of a file, one a line: FUNCTION INPUT WEIGHT [DTYPE] [NAME=VALUE ...].")
-def tune(problem: tuple[str, ...], options: tuple[str, ...], dtype: str, whole_machine: bool, path: str | None) -> None:
+def tune(problem: tuple[str, ...], options: tuple[str, ...], dtype: str, device: str, whole_machine: bool,
+         path: str | None) -> None:
     """Measure a problem's algorithms (FUNCTION INPUT WEIGHT) and remember the fastest.
 
-    Example: nconv tune convolve 100000 1001
+    Example: nconv tune convolve 100000 1001, or for the rates of a GPU: nconv tune --machine --device cuda
     """
     from rich.progress import track
 
     if (len(problem) == 3) + whole_machine + (path is not None) != 1 or len(problem) not in (0, 3):
         raise click.UsageError("expected one of FUNCTION INPUT WEIGHT, --machine and --file")
     if whole_machine:
-        _calibrate()
+        _calibrate(device)
         return
-    jobs = _listed(path) if path else [_arguments(problem[0], problem[1], problem[2], dtype, options)]
+    jobs = _listed(path, device) if path else [
+        _arguments(problem[0], problem[1], problem[2], dtype, options, device)]
     for target, arrays, keywords in track(jobs, "compiling and measuring", transient=True):
         click.echo(str(nconv.tune(target, *arrays, **keywords)))
 
 
-def _listed(path: str) -> list[tuple[Any, list, dict]]:
+def _listed(path: str, device: str) -> list[tuple[Any, list, dict]]:
     """The problems of a file, as `_arguments` gives them; empty lines and what follows a # are left out."""
     jobs = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -160,17 +177,18 @@ def _listed(path: str) -> list[tuple[Any, list, dict]]:
                              f"function one of {', '.join(_FUNCTIONS)}: {line.strip()!r}")
         plain = [word for word in words[3:] if "=" not in word]
         jobs.append(_arguments(words[0], words[1], words[2], plain[0] if plain else "float32",
-                               tuple(word for word in words[3:] if "=" in word)))
+                               tuple(word for word in words[3:] if "=" in word), device))
     return jobs
 
 
-def _calibrate() -> None:
-    """Measure this machine's rates, with progress."""
+def _calibrate(device: str = "cpu") -> None:
+    """Measure the rates of this machine or its GPU, with progress."""
     from rich.progress import track
 
     from . import calibrate, machine
 
-    found = calibrate.calibrate(lambda probes: track(probes, "measuring this machine", total=len(calibrate.PROBES)))
+    name = "machine" if device == "cpu" else "GPU"
+    found = calibrate.calibrate(device, lambda probes: track(probes, f"measuring this {name}"))
     for name, value in found.rates().items():
         click.echo(f"{name:<28}{value:.3g}")
     click.echo(f"kept in {machine.path()}")

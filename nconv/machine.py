@@ -56,8 +56,26 @@ def _arithmetic_bytes() -> int:
     return 2 * min(vector_bytes(), 32)                              # AMD splits what is wider, up to Zen 4
 
 
+class _Rated:
+    """What a machine and a GPU share: their rates by name, and copies with others."""
+
+    efficiency: dict[str, float]
+
+    def rates(self) -> dict[str, float]:
+        """All that can be measured, by name; an efficiency as ``efficiency.<name>``."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float"}  # type: ignore[arg-type]
+        return plain | {f"efficiency.{name}": value for name, value in self.efficiency.items()}
+
+    def with_rates(self, rates: dict[str, float], **changes: Any) -> Any:
+        """A copy with these rates, named as in `rates`; unknown names are left out."""
+        known = self.rates()
+        plain: dict[str, Any] = {name: value for name, value in rates.items() if name in known and "." not in name}
+        shares = {name.partition(".")[2]: value for name, value in rates.items() if name in known and "." in name}
+        return replace(self, **plain, efficiency=self.efficiency | shares, **changes)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class Machine:
+class Machine(_Rated):
     """Rates of one core, in SI units. The defaults are measured on a Zen 4 server core and near most of its kind."""
 
     name: str = field(default_factory=lambda: f"{processor()}, {platform.system()}")
@@ -87,33 +105,22 @@ class Machine:
         peak = 2 * self.arithmetic_bytes / real.itemsize * self.clock
         return peak if real.kind == "f" else peak / 3
 
-    def rates(self) -> dict[str, float]:
-        """All that can be measured, by name; an efficiency as ``efficiency.<name>``."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float"}
-        return plain | {f"efficiency.{name}": value for name, value in self.efficiency.items()}
-
-    def with_rates(self, rates: dict[str, float], **changes: Any) -> Machine:
-        """A copy with these rates, named as in `rates`; unknown names are left out."""
-        known = self.rates()
-        plain: dict[str, Any] = {name: value for name, value in rates.items() if name in known and "." not in name}
-        shares = {name.partition(".")[2]: value for name, value in rates.items() if name in known and "." in name}
-        return replace(self, **plain, efficiency=self.efficiency | shares, **changes)
-
 
 @dataclass(frozen=True)
-class Gpu:
+class Gpu(_Rated):
     """Rates of a whole GPU, in SI units. The defaults are the data sheet's of an H100 SXM, not measured.
 
-    Half of the multiprocessors' figures can be asked of the driver and are, where there is one.
+    The number of multiprocessors and their clock are the driver's, where there is one.
     """
 
     name: str = "GPU"
+    measured: str = ""             # date of the calibration; empty: the data sheet's rates
     processors: int = 132          # streaming multiprocessors
     clock: float = 1.7e9           # Hz
     bandwidth: float = 3.0e12      # bytes/s of its memory
     launch: float = 6e-6           # seconds from one kernel's start to the next one's
     tensor_cores: bool = True      # that multiply TF32 and float16: from compute capability 8.0 on
-    efficiency: dict = field(default_factory=lambda: {   # share of the peak that a kernel reaches
+    efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "direct": 0.12, "direct_tile": 0.4, "im2col": 0.6, "im2col_tf32": 0.3, "im2col_half": 0.2, "fft": 0.2},
         hash=False)
 
@@ -130,16 +137,21 @@ def machine(device: str = "cpu") -> Any:
 
     The rates are those that were measured on it where there are some.
     """
+    here = family(device)
+    found = store.load(path(), _FORMAT, "machines", _check).get(here.name)
+    return here if found is None else here.with_rates(found["rates"], measured=found["date"])
+
+
+def family(device: str = "cpu") -> Any:
+    """This machine with the rates of its kind, none of them measured here."""
     if device == "cpu":
-        here = Machine()
-        found = store.load(path(), _FORMAT, "machines", _check).get(here.name)
-        return here if found is None else here.with_rates(found["rates"], measured=found["date"])
+        return Machine()
     from numba import cuda
 
     try:
         gpu = cuda.get_current_device()
         name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
-        return Gpu(name, int(gpu.MULTIPROCESSOR_COUNT), 1e3 * gpu.CLOCK_RATE,
+        return Gpu(name, processors=int(gpu.MULTIPROCESSOR_COUNT), clock=1e3 * gpu.CLOCK_RATE,
                    tensor_cores=tuple(gpu.compute_capability) >= (8, 0))
     except Exception:                              # no driver, or a simulated device: the data sheet must do
         return Gpu()
@@ -150,7 +162,7 @@ def path() -> Path:
     return store.folder() / f"machines-{_FORMAT}.json"
 
 
-def remember(calibrated: Machine) -> None:
+def remember(calibrated: Machine | Gpu) -> None:
     """Keep rates, also in the file, and use them from now on."""
     entry = {"date": calibrated.measured, "rates": calibrated.rates()}
     try:

@@ -64,11 +64,11 @@ def test_rates_are_found_from_predicted_times(monkeypatch):
     """The probes' times are those that the models predict for other rates: these must come out."""
     family = machine.Machine()
     other = family.with_rates({name: value * 1.3 for name, value in family.rates().items() if name != "small_call"})
-    monkeypatch.setattr(calibrate, "_bandwidth", lambda: other.bandwidth)
+    monkeypatch.setattr(calibrate, "_bandwidth", lambda device: other.bandwidth)
     monkeypatch.setattr(calibrate, "_time", lambda algorithm, problem: algorithm.cost(problem, other))
     found = calibrate.calibrate()
     assert machine.machine().rates() == found.rates() and machine.machine().measured
-    for probe in calibrate.PROBES:
+    for probe in calibrate.PROBES["cpu"]:
         algorithm = next(a for a in registry.algorithms() if probe.algorithm == a.NAME)
         expected = algorithm.cost(probe.problem, other)
         assert algorithm.cost(probe.problem, found) == pytest.approx(expected, rel=0.1), probe.rate
@@ -80,6 +80,15 @@ def test_bad_rates_are_ignored_with_a_warning(content):
     machine.path().write_text(content)
     with pytest.warns(UserWarning, match="not readable"):
         assert machine.machine() == machine.Machine()
+
+
+def test_a_gpu_is_not_measured_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("nconv.cuda.device.fault", lambda: "there is none; buy one")
+    for arguments in (["--machine"], ["convolve", "40", "5"]):
+        result = CliRunner().invoke(main, ["tune", *arguments, "--device", "cuda"])
+        assert result.exit_code == 1
+        assert result.output.strip() == "nconv: DeviceError: no GPU can be used: there is none; buy one"
+    assert not store.folder().exists()
 
 
 def test_tune_takes_a_file_of_problems(tmp_path):
