@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engine
-from .lowering import as_array, check_word, lower
+from .lowering import as_array, check_host, check_word, lower
 from .ndimage import convolve
 from .problem import ArraySpec
 
@@ -75,6 +75,7 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
     >>> nconv.normalized_convolve([1.0, 5.0, 3.0, 6.0], [1.0, 2.0, 1.0], mask=[0, 1, 0, 0], boundary="extend")
     array([1. , 2. , 4. , 5.25])
     """
+    check_host("normalized_convolve", x=x, h=h, mask=mask)
     image, kernel = as_array(x, "x"), as_array(h, "h")
     if isinstance(image, ArraySpec) or isinstance(kernel, ArraySpec):
         raise TypeError("x and h must be arrays, not an ArraySpec")

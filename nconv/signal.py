@@ -602,7 +602,7 @@ def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measu
     """
     call = _lower_convolve(in1, in2, mode, may_swap=True)
     if call.route.dtype.kind in "biu":
-        if not _fft_is_exact(call.x, call.weight):
+        if call.route.problem.device == "cuda" or not _fft_is_exact(call.x, call.weight):
             return ("direct", {}) if measure else "direct"
         call = _in_float64(call)
     times = planner.measure(call) if measure else {

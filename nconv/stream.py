@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import planner, threads
 from .geometry import ceil_div, product, round_up
-from .lowering import as_array, check_word
+from .lowering import as_array, check_host, check_word
 from .machine import machine
 from .problem import ArraySpec, engine_dtype
 from .signal import convolve
@@ -90,6 +90,7 @@ class Stream:
     """
 
     def __init__(self, h: ArrayLike, block: int | None = None, method: str = "auto"):
+        check_host("Stream", h=h)
         taps = as_array(h, "h")
         if isinstance(taps, ArraySpec):
             raise TypeError("h must be an array, not an ArraySpec")
@@ -151,6 +152,7 @@ class Stream:
         TypeError
             For objects, strings and dates, or a dtype with which the result would change its own.
         """
+        check_host("Stream", x=x)
         samples = as_array(x, "x")
         if isinstance(samples, ArraySpec) or samples.ndim == 0:
             raise ValueError("x must be an array with an axis of samples")

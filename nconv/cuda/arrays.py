@@ -19,8 +19,8 @@ from ..problem import ConvProblem
 from .device import SIMULATED, check_usable, cuda, current, device_cache, synchronize, table, upload
 from .views import DeviceArray, address_of, convert, copy_into, empty, settle
 
-__all__ = ["allocate", "assign", "check_usable", "contiguous", "deliver", "from_host", "keep", "narrow", "part_target",
-           "synchronize", "view", "widen", "zeros"]
+__all__ = ["allocate", "assign", "beside", "check_usable", "contiguous", "deliver", "from_host", "keep", "narrow",
+           "part_target", "synchronize", "view", "widen", "zeros"]
 
 
 # --------------------------------------------------------------------------------------------------- Interop
@@ -83,7 +83,7 @@ def deliver(result: DeviceArray, like: Any) -> Any:
     if not isinstance(like, DeviceArray):
         return _to_host(result)
     owner = result.owner
-    if SIMULATED and type(like.owner).__module__.startswith("numba."):
+    if SIMULATED and type(like.owner).__module__.partition(".")[0] in ("numba", "numpy"):
         from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
         return FakeCUDAArray(np.lib.stride_tricks.as_strided(
@@ -175,6 +175,17 @@ def assign(out: Any, result: DeviceArray, name: str = "out") -> None:
         out[...] = _to_host(result)
     else:
         copy_into(view(out, name), result)
+
+
+def beside(array: np.ndarray, like: DeviceArray) -> DeviceArray:
+    """Constants of the library's own where `like` lies and on its stream; they stay on the device."""
+    there = _constant(array.tobytes(), array.dtype.str, array.shape)
+    return DeviceArray(there.owner, there.pointer, there.shape, there.strides, there.dtype, like.stream)
+
+
+@device_cache(256)
+def _constant(raw: bytes, dtype: str, shape: tuple[int, ...]) -> DeviceArray:
+    return from_host(np.frombuffer(raw, dtype).reshape(shape))
 
 
 def keep(prepared: Any) -> Any:

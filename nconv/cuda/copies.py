@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from numba import int64
 
 from .device import block_function, cuda, kernel
@@ -43,3 +45,14 @@ copy_kernel = _copier(block_function(lambda value, low, mask: value))
 bool_kernel = _copier(block_function(lambda value, low, mask: value != 0))
 truncate_kernel = _copier(_wrap)
 conjugate_kernel = _copier(block_function(lambda value, low, mask: value.conjugate()))
+square_kernel = _copier(block_function(lambda value, low, mask: value * value))
+root_kernel = _copier(block_function(lambda value, low, mask: math.sqrt(value)))
+quotient_kernel = _copier(block_function(lambda value, low, mask: value / low))
+
+
+@kernel
+def add_kernel(source, source_start, target, target_start, layout, count, low, mask):
+    """target += source, element by element; see `_copier`."""
+    rank = layout.size // 3
+    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        target[target_start + place(layout, rank, 2, i)] += source[source_start + place(layout, rank, 1, i)]

@@ -32,12 +32,21 @@ def _layout(kind: type):
 def specimens() -> Iterator[Specimen]:
     """All of them."""
     table = _array("int64")
-    for name, kernel in (("copy", copies.copy_kernel), ("truncate", copies.truncate_kernel),
-                         ("bool", copies.bool_kernel), ("conjugate", copies.conjugate_kernel)):
-        source, target = {"truncate": ("float64", "uint8"), "bool": ("int32", "bool"),
-                          "conjugate": ("complex64", "complex64")}.get(name, ("float16", "float32"))
-        yield Specimen(f"{name}_kernel {source} {target}", kernel,
-                       (_array(source), int64, _array(target), int64, table, *(int64,) * 3))
+    half = _array("float16")
+    for name, kernel, pairs in (
+            ("copy", copies.copy_kernel, ("float16 float32", "float32 float16", "float64 float16", "int32 float16")),
+            ("truncate", copies.truncate_kernel, ("float64 uint8", "float16 int32")),
+            ("bool", copies.bool_kernel, ("int32 bool", "float16 bool")),
+            ("conjugate", copies.conjugate_kernel, ("complex64 complex64",)),
+            ("square", copies.square_kernel, ("float32 float16", "uint8 uint8", *(f"{d} {d}" for d in ALL))),
+            ("root", copies.root_kernel, ("float32 float16", "float32 float32", "float64 float64", "int8 float16",
+                                          "int64 float64")),
+            ("quotient", copies.quotient_kernel, ("float64 float64",)),
+            ("add", copies.add_kernel, [f"{d} {d}" for d in ("uint8", *ALL)])):
+        for kinds in pairs:
+            source, target = kinds.split()
+            yield Specimen(f"{name}_kernel {kinds}", kernel,
+                           (_array(source), int64, _array(target), int64, table, *(int64,) * 3))
     for dtype in ALL:
         number, array = from_dtype_name(dtype), _array(dtype)
         arrays = (array, table, array, array, array, number)
@@ -65,7 +74,6 @@ def specimens() -> Iterator[Specimen]:
     for dtype in ALL:
         yield Specimen(f"im2col_sum_kernel {dtype}", im2col.im2col_sum_kernel,
                        (_array(dtype), _array(dtype), int64, table, int64, int64))
-    half = _array("float16")
     single = _array("float32")
     yield Specimen("ends_sum_kernel float16 in, float16 out", ends.ends_sum_kernel("float32"),
                    (table, _array("int32"), half, single, single, half))

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..geometry import product
-from .copies import bool_kernel, conjugate_kernel, copy_kernel, truncate_kernel
+from .copies import (
+    add_kernel,
+    bool_kernel,
+    conjugate_kernel,
+    copy_kernel,
+    quotient_kernel,
+    root_kernel,
+    square_kernel,
+    truncate_kernel,
+)
 from .device import SIMULATED, cuda, launch, mark, stream_of, table
 
 
@@ -98,9 +107,29 @@ class DeviceArray:
         raise TypeError("an array on a GPU is not copied to the host silently")
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        if ufunc is not np.conjugate or method != "__call__" or kwargs:
+        if method != "__call__" or kwargs or len(inputs) != 1:
             return NotImplemented
-        return self if self.dtype.kind != "c" else convert(self, self.dtype, conjugate_kernel)
+        if ufunc is np.conjugate:
+            return self if self.dtype.kind != "c" else convert(self, self.dtype, conjugate_kernel)
+        # Arithmetic in float16 would need a library of CUDA's that Numba links; float32 is as good.
+        wide = self.astype("f4") if self.dtype.char == "e" else self
+        if ufunc is np.square:
+            return convert(wide, self.dtype, square_kernel)
+        if ufunc is np.sqrt and self.dtype.kind != "c":
+            return convert(wide, np.sqrt(np.empty(0, self.dtype)).dtype, root_kernel)
+        return NotImplemented
+
+    def __iadd__(self, other: DeviceArray) -> DeviceArray:
+        total = self.astype("f4") if self.dtype.char == "e" else self
+        copy_into(total, other.astype(total.dtype, copy=False), add_kernel)
+        if total is not self:
+            copy_into(self, total)
+        return self
+
+    def __truediv__(self, divisor: int) -> DeviceArray:
+        result = empty(self.shape, self.dtype, self)
+        copy_into(result, self, quotient_kernel, divisor)
+        return result
 
     def transpose(self, *axes) -> DeviceArray:
         """The axes in another order."""
@@ -249,8 +278,8 @@ def convert(array: DeviceArray, dtype: np.dtype, kernel: Any = None) -> DeviceAr
     return result
 
 
-def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> None:
-    """Copy every element, changing its type as NumPy's `astype` does."""
+def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None, number: int | None = None) -> None:
+    """Copy every element, changing its type as NumPy's `astype` does, or as a kernel (with a number) changes it."""
     if not target.size:
         return
     if kernel is None:
@@ -264,7 +293,7 @@ def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> N
     threads = 256
     blocks = min(-(-target.size // threads), 1 << 16)
     launch(kernel, blocks, threads, target.stream, source.memory(), source.extent()[0], target.memory(),
-           target.extent()[0], layout, target.size, *_range(target.dtype))
+           target.extent()[0], layout, target.size, *(_range(target.dtype) if number is None else (number, 0)))
 
 
 def _range(dtype: np.dtype) -> tuple[int, int]:

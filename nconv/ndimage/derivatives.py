@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .correlation import correlate1d, normalize_axes, one_an_axis, output_of
-from .passes import Step, as_axis, as_input, run
+from .passes import Step, as_axis, as_input, hand_over, run, seen, wing_of
 from .smoothing import gaussian_filter
 
 
@@ -104,14 +104,10 @@ def _sum_over_axes(input: Any, term: Callable[..., np.ndarray], output: Any, mod
     modes = one_an_axis(mode, "mode", len(axes))
     if not axes:
         return run(x, [], output, 0.0)
-    total = term(x, axes[0], dtype, modes[0])
+    total = seen(term(x, axes[0], dtype, modes[0]))
     for axis, word in zip(axes[1:], modes[1:], strict=True):
-        total += term(x, axis, dtype, word)
-    total = finish(total).astype(dtype, copy=False)
-    if target is None:
-        return total
-    target[...] = total
-    return target
+        total += seen(term(x, axis, dtype, word))
+    return hand_over(finish(total).astype(dtype, copy=False), target, x)
 
 
 def generic_laplace(input: ArrayLike, derivative2: Callable[..., Any], output: NDArray | DTypeLike | None = None,
@@ -190,7 +186,7 @@ def laplace(input: ArrayLike, output: NDArray | DTypeLike | None = None, mode: s
            [ 1,  6, -12]])
     """
     def term(x, axis, dtype, word):
-        return correlate1d(x, np.array([1.0, -2.0, 1.0]), axis, dtype, word, cval)
+        return correlate1d(x, wing_of(x).beside(np.array([1.0, -2.0, 1.0]), x), axis, dtype, word, cval)
 
     return _sum_over_axes(input, term, output, mode, axes)
 
@@ -282,7 +278,7 @@ def generic_gradient_magnitude(input: ArrayLike, derivative: Callable[..., Any],
            [ 4., 12.,  8.]])
     """
     def term(x, axis, dtype, word):
-        return np.square(derivative(x, axis, dtype, word, cval, *extra_arguments, **(extra_keywords or {})))
+        return np.square(seen(derivative(x, axis, dtype, word, cval, *extra_arguments, **(extra_keywords or {}))))
 
     return _sum_over_axes(input, term, output, mode, axes, np.sqrt)
 
@@ -327,7 +323,7 @@ def gaussian_gradient_magnitude(input: ArrayLike, sigma: float | Sequence[float]
     array([0.095, 0.241, 0.   , 0.241, 0.095])
     """
     def term(x, axis, dtype, word):
-        return np.square(gaussian_filter(x, sigma, [int(a == axis) for a in range(x.ndim)], dtype, word, cval,
-                                         **kwargs))
+        order = [int(a == axis) for a in range(x.ndim)]
+        return np.square(seen(gaussian_filter(x, sigma, order, dtype, word, cval, **kwargs)))
 
     return _sum_over_axes(input, term, output, mode, axes, np.sqrt)

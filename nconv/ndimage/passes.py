@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import choice
+from .. import choice, registry
 from ..geometry import product
-from ..lowering import as_array, lower
+from ..lowering import as_array, lower, on_gpu
 from ..problem import ArraySpec
 from .correlation import correlate, correlate1d, output_of, truncated
 
@@ -33,18 +33,37 @@ class Step(NamedTuple):
 def run(input: np.ndarray, steps: Sequence[Step], output: Any, cval: complex) -> np.ndarray:
     """Correlate along one axis after the other."""
     dtype, target = output_of(output, input, input.dtype.kind == "c")
+    wing = wing_of(input)
     if not steps:
-        result = truncated(input, dtype)
+        result = wing.narrow(input, dtype, truncated)
+        result = input.astype(dtype) if result is input else result
     elif input.dtype.kind in "fc" and dtype.kind in "fc":
         result = _in_floats(input, steps, dtype, cval)
     else:
         result = input
         for step in steps:
-            result = correlate1d(result, step.weights, step.axis, dtype, step.mode, cval, step.origin)
+            weights = wing.beside(step.weights, input)
+            result = correlate1d(result, weights, step.axis, dtype, step.mode, cval, step.origin)
+    return hand_over(result, target, input)
+
+
+def wing_of(x: Any) -> Any:
+    """The module of arrays of the device on which `x` lies."""
+    return registry.arrays("cuda" if on_gpu(x) else "cpu")
+
+
+def hand_over(result: Any, target: Any, x: Any) -> Any:
+    """The result in the caller's kind, or in the array that takes it."""
+    wing = wing_of(x)
     if target is None:
-        return result.copy() if result is input else result
-    target[...] = result
+        return wing.deliver(seen(result), x)
+    wing.assign(target, seen(result))
     return target
+
+
+def seen(result: Any) -> Any:
+    """What a function of this family gave, as NumPy's algebra takes it: on a GPU a view of the caller's array."""
+    return as_array(result, "result") if on_gpu(result) else result
 
 
 def _in_floats(x: np.ndarray, steps: Sequence[Step], dtype: np.dtype, cval: complex) -> np.ndarray:
@@ -55,23 +74,25 @@ def _in_floats(x: np.ndarray, steps: Sequence[Step], dtype: np.dtype, cval: comp
     alike = cval == 0 or not any("constant" in s.mode.lower() for s in steps)
     axes, windows, modes, origins = zip(*sorted(steps, key=lambda s: s.axis), strict=True)
     taps = tuple(w.size for w in windows)
-    if alike and _together(x.shape, x.dtype, dtype, axes, taps, modes, windows[0].dtype):
-        return correlate(x, reduce(np.multiply.outer, windows), dtype, modes, cval, origins, axes=axes)
+    device, beside = "cuda" if on_gpu(x) else "cpu", wing_of(x).beside
+    if alike and _together(x.shape, x.dtype, dtype, axes, taps, modes, windows[0].dtype, device):
+        return correlate(x, beside(reduce(np.multiply.outer, windows), x), dtype, modes, cval, origins, axes=axes)
+    y = x
     for step in steps:
-        x = correlate1d(x, step.weights, step.axis, dtype, step.mode, cval, step.origin)
-    return x
+        y = correlate1d(y, beside(step.weights, x), step.axis, dtype, step.mode, cval, step.origin)
+    return y
 
 
 @lru_cache(maxsize=256)
-def _together(shape, dtype, out_dtype, axes, taps, modes, weight_dtype) -> bool:
+def _together(shape, dtype, out_dtype, axes, taps, modes, weight_dtype, device="cpu") -> bool:
     """Whether one call with the outer product of all windows is predicted to take no longer than one for each axis."""
     if len(axes) < 2 or product(taps) > _LARGEST_WINDOW or 0 in shape:
         return False
-    x = ArraySpec(shape, dtype)
-    whole = lower(correlate, x, ArraySpec(taps, weight_dtype), out_dtype, modes, axes=axes).route.problem
-    single = [lower(correlate1d, x, ArraySpec((n,), weight_dtype), axis, out_dtype, mode).route.problem
+    x = ArraySpec(shape, dtype, device)
+    whole = lower(correlate, x, ArraySpec(taps, weight_dtype, device), out_dtype, modes, axes=axes).route.problem
+    single = [lower(correlate1d, x, ArraySpec((n,), weight_dtype, device), axis, out_dtype, mode).route.problem
               for axis, n, mode in zip(axes, taps, modes, strict=True)]
-    return choice.seconds(whole.replace(separable=True)) <= sum(map(choice.seconds, single))
+    return choice.seconds(whole.replace(separable=device == "cpu")) <= sum(map(choice.seconds, single))
 
 
 def as_input(input: Any) -> np.ndarray:

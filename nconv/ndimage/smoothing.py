@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .correlation import correlate1d, normalize_axes, one_an_axis, output_of, truncated
-from .passes import Step, as_axis, as_input, run
+from .passes import Step, as_axis, as_input, hand_over, run, seen, wing_of
 
 
 def _gaussian(sigma: float, order: int, radius: Any, truncate: float) -> np.ndarray:
@@ -236,11 +236,8 @@ def _averages(x: np.ndarray, boxes: Sequence[tuple[int, int, str, int]], output:
     if not boxes or (x.dtype.kind in "fc" and dtype.kind in "fc"):
         return run(x, [Step(a, np.full(n, 1 / n), m, o) for a, n, m, o in boxes], output, cval)
     # What is truncated must be exact: whole sums first, divided once, 3 / 3 and not 3 times 0.333.
-    result = x
+    result, wing = x, wing_of(x)
     for axis, size, mode, origin in boxes:
-        sums = correlate1d(result, np.ones(size), axis, np.float64, mode, cval, origin)
-        result = truncated(sums / size, dtype)
-    if target is None:
-        return result
-    target[...] = result
-    return target
+        sums = seen(correlate1d(result, wing.beside(np.ones(size), x), axis, np.float64, mode, cval, origin))
+        result = wing.narrow(sums / size, dtype, truncated)
+    return hand_over(result, target, x)
