@@ -1,8 +1,9 @@
 """The only place where compiler options are written: how a Python function becomes a kernel.
 
-`kernel` makes a serial building block, `parallel_kernel` a function whose `prange` runs on Numba's threads, with a
-serial twin for small work and for processes in which threads are not safe. Nothing compiles before its first call.
-Compiled code is kept on disk where Numba keeps it; a disk that cannot be used costs the compilation, never the call.
+`kernel` makes a function that Python calls, `parallel_kernel` one whose `prange` runs on Numba's threads, with a serial
+twin for small work and for processes in which threads are not safe; `inner_kernel` makes what they are built from.
+Nothing compiles before its first call. Compiled kernels are kept on disk where Numba keeps them; a disk that cannot be
+used costs the compilation, never the call.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
 from numba import prange
 from numba.core.caching import FunctionCache, NullCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
+from numba.core.types.misc import unliteral
 from numba.extending import register_jitable
 
 from . import threads
 
-__all__ = ["compiled", "inlined", "kernel", "parallel_kernel", "prange"]
+__all__ = ["compiled", "inlined", "inner_kernel", "kernel", "parallel_kernel", "prange"]
 
 _OPTIONS = {
+    "nopython": True,
     "nogil": True,
     "error_model": "numpy",
     # NaN and infinity must survive, so LLVM may not assume their absence; sums may be reordered, products fused.
@@ -62,29 +68,100 @@ class _Cache(FunctionCache):
             self.disable()
 
 
-def _dispatcher(function: Callable, **options) -> Any:
-    dispatcher = numba.njit(**_OPTIONS, **options)(function)
+class _NoEnvironment:
+    """A code generator for functions that no Python code calls and that therefore have no environment to set."""
+
+    def __init__(self, codegen):
+        self._codegen = codegen
+
+    def __getattr__(self, name):
+        return getattr(self._codegen, name)
+
+    def set_env(self, name, environment):
+        """Nothing is looked up there."""
+
+
+class _PartLibrary(JITCodeLibrary):
+    """The code of a part on its way into a kernel: neither optimised on its own nor made machine code.
+
+    Numba does both for every function, and again for all that is linked into each of its callers, the body of a
+    `prange` included. Here both happen once, for the whole kernel, which makes first calls twice as fast.
+    """
+
+    @property
+    def codegen(self):
+        return _NoEnvironment(self._codegen)
+
+    def finalize(self):
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+    def get_pointer_to_function(self, name):
+        return 0
+
+
+class _KernelCompiler(Compiler):
+    """Numba's compiler, for which all that a kernel calls is a part of it."""
+
+    def compile_extra(self, func):
+        with global_compiler_lock:
+            codegen = self.state.targetctx.codegen()
+            outer, codegen._library_class = codegen._library_class, JITCodeLibrary
+            try:
+                self.state.library = codegen.create_library(func.__qualname__)
+                self.state.library.enable_object_caching()
+                codegen._library_class = _PartLibrary
+                return super().compile_extra(func)
+            finally:
+                codegen._library_class = outer
+
+
+class _Part(CPUDispatcher):
+    """A function that only compiled code calls."""
+
+    def get_call_template(self, args, kws):
+        """Numba would compile once more for each number that stands in a call."""
+        return super().get_call_template(tuple(map(unliteral, args)), {k: unliteral(v) for k, v in kws.items()})
+
+    def __call__(self, *args, **kwargs):
+        raise TypeError(f"{self.__name__} is a part of kernels and has no entry for Python")
+
+
+def _kernel(function: Callable, **options) -> Any:
+    dispatcher = CPUDispatcher(function, targetoptions={**_OPTIONS, **options}, pipeline_class=_KernelCompiler)
     try:
-        dispatcher._cache = _Cache(dispatcher.py_func)
+        dispatcher._cache = _Cache(function)
     except (RuntimeError, OSError):                     # no directory can be written
         dispatcher._cache = NullCache()
     return dispatcher
 
 
+def _part(function: Callable, **options) -> Any:
+    return _Part(function, targetoptions={**_OPTIONS, **options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+
 def kernel(function: Callable) -> Any:
-    """Compile a building block of kernels; serial, callable from other kernels and from Python."""
-    return _dispatcher(function)
+    """Compile a serial function that Python calls, and kernels too."""
+    return _kernel(function)
+
+
+def inner_kernel(function: Callable) -> Any:
+    """Compile a building block of kernels."""
+    return _part(function)
 
 
 def inlined(function: Callable) -> Any:
     """Compile a building block of so few instructions that a call of it would cost as much as it does."""
-    return _dispatcher(function, forceinline=True)
+    return _part(function, forceinline=True)
 
 
 def compiled(function: Callable) -> Any:
     """A pure Python function of `geometry` as part of kernels; from then on others of them may call it there."""
     register_jitable(function)
-    return _dispatcher(function)
+    return _part(function)
 
 
 def parallel_kernel(function: Callable) -> Callable:
@@ -93,13 +170,13 @@ def parallel_kernel(function: Callable) -> Callable:
     The result runs the parallel code where several threads are wanted and safe, else the serial twin, which walks
     through the same chunks and gives the same result.
     """
-    parallel = _dispatcher(function, parallel=True)
+    parallel = _kernel(function, parallel=True)
     # Numba's cache does not tell the two apart by their options, only by their names.
     twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__,
                               function.__closure__)
     twin.__qualname__ = f"{function.__qualname__}_serial"
     twin.__module__ = function.__module__
-    serial = _dispatcher(twin)
+    serial = _kernel(twin)
 
     def run(*args):
         return parallel(*args) if args[-1] > 1 and threads.may_start() else serial(*args)

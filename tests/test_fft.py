@@ -8,10 +8,18 @@ from nconv.cpu import fft
 from nconv.cpu.fft.transforms import factors, is_smooth, transform, transform_block
 from nconv.cpu.fft.vectors import lanes
 from nconv.geometry import product, round_up
+from nconv.jit import kernel
 
 TYPES = ["f4", "f8"]
 # Points in units of vectors on the last axis: every radix first and last, whole squares and not, both cache levels.
 SHAPES = [(1,), (2,), (8,), (24,), (40,), (72,), (480,), (2048,), (1920,), (6, 3), (5, 8), (64, 32), (3, 4, 5), (1, 1)]
+
+
+@kernel
+def transform_memory(memory, spectra, plan, forward, inverse):
+    """`transform_block` of a whole block, which only kernels call."""
+    transform_block(memory, 0, memory, 0, 0, spectra, 0, 0, 1, plan, forward, inverse)
+
 
 
 def packed(values, dtype):
@@ -24,7 +32,7 @@ def packed(values, dtype):
 
 
 def run(memory, spectra, plan, forward, inverse):
-    transform_block(memory, 0, memory, 0, 0, spectra, 0, 0, 1, plan, forward, inverse)
+    transform_memory(memory, spectra, plan, forward, inverse)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

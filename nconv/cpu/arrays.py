@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, share_start
-from ..jit import compiled, inlined, kernel, parallel_kernel, prange
+from ..jit import compiled, inlined, inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from .simd import copy, lanes_of, transpose_square, vload_even, vstore
 
@@ -247,7 +247,7 @@ def flat_maps(problem: ConvProblem) -> Maps:
     return Maps(np.concatenate(maps), start, np.array([first, max(last, first)], np.int64), fill)
 
 
-@kernel
+@inner_kernel
 def inner_range(maps, u, du, count):
     """(first, last): positions u + i du with first <= i < last of the last axis run through the input evenly."""
     first, last = maps.inner[0] - u, maps.inner[1] - u
@@ -289,7 +289,7 @@ def _fill_row(buffer, at, count, fill):
         buffer[at + i] = fill
 
 
-@kernel
+@inner_kernel
 def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
     """buffer[at + i] = the padded input at position u + i du of its last axis, i < count.
 
@@ -304,7 +304,7 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
                   inner[0], inner[1], maps.fill[part])
 
 
-@kernel
+@inner_kernel
 def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, du):
     """`gather_row` for each row: from ``base + sources[row]``, or `FILL`, to ``at + targets[row]``."""
     first, last = inner_range(maps, u, du, count)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
@@ -204,7 +204,7 @@ share_start_ = compiled(share_start)
 ceil_div_ = compiled(ceil_div)
 
 
-@kernel
+@inner_kernel
 def direct_rows_kernel(layout, targets, sources, source, maps, origin, extents):
     """Where the rows of a tile's padded input begin in a channel's buffer and in the input (`FILL`: nowhere)."""
     last = extents.size - 1
@@ -229,7 +229,7 @@ def direct_rows_kernel(layout, targets, sources, source, maps, origin, extents):
     return rows
 
 
-@kernel
+@inner_kernel
 def direct_gather_kernel(layout, buffer, targets, sources, rows, source, x_base, maps, origin, extent):
     """Copy a tile's padded input into `buffer`, phase by phase.
 
@@ -246,7 +246,7 @@ def direct_gather_kernel(layout, buffer, targets, sources, rows, source, x_base,
                         source.flat, base, sources, source.strides[3 + last], maps, part, u, layout.stride[last])
 
 
-@kernel
+@inner_kernel
 def direct_place_kernel(layout, item, maps, origin, extent, wanted):
     """Set a piece of work's first output position, extents and buffer positions.
 
@@ -267,14 +267,14 @@ def direct_place_kernel(layout, item, maps, origin, extent, wanted):
     return rest // layout.groups, rest % layout.groups, item % layout.channel_parts, same
 
 
-@kernel
+@inner_kernel
 def direct_scatter_kernel(sums, at, width, flat, to, step):
     """Write a row of a register tile where neighbours do not lie side by side."""
     for j in range(width):
         flat[to + j * step] = sums[at + j]
 
 
-@kernel
+@inner_kernel
 def direct_row_kernel(layout, row, last, extent, strides, steps):
     """(offset in the buffer, offset in the output) of the `row`-th row of positions of a tile's first `last` axes."""
     rest = row
@@ -288,7 +288,7 @@ def direct_row_kernel(layout, row, last, extent, strides, steps):
     return source, to
 
 
-@kernel
+@inner_kernel
 def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather a tile's input, sum its taps, [M x taps] [taps x positions].
 
@@ -350,7 +350,7 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
                                                       to + channel + p * step, step)
 
 
-@kernel
+@inner_kernel
 def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles where a group has one output channel: a register tile has M output rows.
 
@@ -413,11 +413,13 @@ def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, colu
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     for thread in prange(threads):
-        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread)
+        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
+                                    np.int64(thread))
 
 
 @parallel_kernel
 def direct_filter_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
     """All tiles. Parallel over (N, groups, tiles); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
-        direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread)
+        direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
+                                   np.int64(thread))

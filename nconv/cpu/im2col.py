@@ -16,7 +16,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
@@ -194,7 +194,7 @@ ceil_div_ = compiled(ceil_div)
 round_up_ = compiled(round_up)
 
 
-@kernel
+@inner_kernel
 def im2col_rows_kernel(layout, targets, sources, source, maps, origin, extent):
     """Where the rows of a tile's padded input begin in its buffer and in the input (`FILL`: nowhere); their number.
 
@@ -221,7 +221,7 @@ def im2col_rows_kernel(layout, targets, sources, source, maps, origin, extent):
     return rows
 
 
-@kernel
+@inner_kernel
 def im2col_gather_kernel(layout, buffer, targets, sources, rows, source, base, maps, u, count, c0, c1):
     """Copy a tile's padded input, channels c0 <= c < c1, into `buffer`: `count` positions a row from padded one `u` on.
 
@@ -251,7 +251,7 @@ def im2col_gather_kernel(layout, buffer, targets, sources, rows, source, base, m
                     buffer[at + c - c0] = source.flat[pixel + channel]
 
 
-@kernel
+@inner_kernel
 def im2col_starts_kernel(starts, extent, base, image_stride, jumps):
     """starts[p] = offset of the tile's output position p, the first of which is at `base`; the last axis runs."""
     last = jumps.size - 1
@@ -270,7 +270,7 @@ def im2col_starts_kernel(starts, extent, base, image_stride, jumps):
             starts[row * extent[1 + last] + i] = start + i * jumps[last]
 
 
-@kernel
+@inner_kernel
 def im2col_prefetch_kernel(layout, sources, rows, source, base, maps, u, count, c0, c1, part, parts):
     """Ask for the `part`-th of so many parts of what `im2col_gather_kernel` will copy with these arguments."""
     last = layout.stride.size - 1
@@ -291,7 +291,7 @@ def im2col_prefetch_kernel(layout, sources, rows, source, base, maps, u, count, 
                 prefetch(source.flat, at + j)
 
 
-@kernel
+@inner_kernel
 def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, extent, k0, k1, p0, p1):
     """Write the output channels k0 <= k < k1 of the positions p0 <= p < p1 of a tile to their places.
 
@@ -342,7 +342,7 @@ def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, 
         p += count
 
 
-@kernel
+@inner_kernel
 def im2col_place_kernel(layout, item, origin, extent):
     """Set a piece of work's first output position and extents, images first; returns (channel part, group)."""
     axes = layout.tile.size
@@ -356,7 +356,7 @@ def im2col_place_kernel(layout, item, origin, extent):
     return rest // layout.groups, rest % layout.groups  # parts are slowest: a thread keeps to its part of the weight
 
 
-@kernel
+@inner_kernel
 def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather, multiply, store; while it multiplies, it asks for what comes next.
 
@@ -453,4 +453,4 @@ def im2col_tile_kernel(layout, source, maps, weight, bias, target, rows, columns
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     for thread in prange(threads):
-        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread)
+        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, np.int64(thread))

@@ -13,7 +13,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from ..geometry import ceil_div, full_range, out_size, same_padding, same_range, span, valid_range
-from ..jit import compiled, kernel
+from ..jit import compiled, inner_kernel
 from .line import line_kernel
 from .line_fft import block_points, line_fft_kernel
 from .micro import multiply_tile
@@ -51,14 +51,14 @@ def rate_ratio(dtype: np.dtype, machine, method: str) -> float | None:
     return 0.0 if method == "fft" else machine.efficiency["line"] / machine.efficiency["line_fft"]
 
 
-@kernel
+@inner_kernel
 def fft_pays(direct, taps, positions, lanes, ratio):
     """Points of the block by which an FFT takes less time than so many direct operations, or 0."""
     points, operations = block_points(taps, positions, lanes)
     return points if operations * ratio < direct else 0
 
 
-@kernel
+@inner_kernel
 def add_line(x, weight, first, out, ratio):
     """Add to ``out[i]`` the sum over t of ``weight[t] * x[first + i + t]``, by the cheaper method."""
     if ratio is not None:
@@ -72,7 +72,7 @@ def add_line(x, weight, first, out, ratio):
     line_kernel(x, weight, first, out)
 
 
-@kernel
+@inner_kernel
 def _is_finite(array):
     for value in array:
         if not abs(value) < np.inf:
@@ -83,7 +83,7 @@ def _is_finite(array):
 # ------------------------------------------------------------------------------------------------------ Lines
 
 
-@kernel
+@inner_kernel
 def convolve_lines(a, b, start, length, correlate, ratio):
     """Positions start <= p < start + length of the full convolution of two lines, or of their correlation."""
     out = np.zeros(length, a.dtype)
@@ -98,7 +98,7 @@ def convolve_lines(a, b, start, length, correlate, ratio):
     return out
 
 
-@kernel
+@inner_kernel
 def convolve_complex_lines(a, b, start, length, correlate, ratio):
     """As `convolve_lines`, by four real convolutions."""
     ar, ai, br, bi = a.real.copy(), a.imag.copy(), b.real.copy(), b.imag.copy()
@@ -133,7 +133,7 @@ class Layer(NamedTuple):
     out: tuple[int, int, int]
 
 
-@kernel
+@inner_kernel
 def layer_kernel(layer, x, weight, bias, out):
     """A layer by the direct method, image by image and group by group.
 
@@ -147,13 +147,13 @@ def layer_kernel(layer, x, weight, bias, out):
         _layer_sums(layer, parts, x, weight, bias, out, _MANY[0], _MANY[1])
 
 
-@kernel
+@inner_kernel
 def _extent(layer, a):
     """Positions of one phase of the stride that the outputs read along an axis."""
     return ceil_div_((layer.out[a] - 1) * layer.stride[a] + span_(layer.window[a], layer.dilation[a]), layer.stride[a])
 
 
-@kernel
+@inner_kernel
 def _place(layer, extents, d, h, w):
     """Where a padded position of a channel lies in the buffer: [phases of each axis, positions of each axis]."""
     s, e = layer.stride, extents
@@ -161,7 +161,7 @@ def _place(layer, extents, d, h, w):
     return ((phase * e[0] + d // s[0]) * e[1] + h // s[1]) * e[2] + w // s[2]
 
 
-@kernel
+@inner_kernel
 def _gather(layer, extents, buffer, at, x, base, parts):
     """Copy one channel (or one part of it) into the zeros of its place in the buffer."""
     (D, H, W), low, s = layer.size, layer.low, layer.stride
@@ -182,7 +182,7 @@ def _gather(layer, extents, buffer, at, x, base, parts):
                             buffer[to + i] = x[source + (begin + i * s[2]) * parts]
 
 
-@kernel
+@inner_kernel
 def _pack(weight, groups, K, C, window, parts, M):
     """The weight in panels [groups, blocks of M rows, taps, M]; complex numbers as real 2 x 2 matrices, row by row."""
     rows, taps = K * parts, C * parts * window
@@ -204,7 +204,7 @@ def _pack(weight, groups, K, C, window, parts, M):
     return packed
 
 
-@kernel
+@inner_kernel
 def _layer_sums(layer, parts, x, weight, bias, out, rows, columns):
     """All outputs, M rows (output channels and their parts) at a time: [M x taps] [taps x positions]."""
     M, vector = len(rows), len(columns) * lanes_of(x)
@@ -251,7 +251,7 @@ def _layer_sums(layer, parts, x, weight, bias, out, rows, columns):
                                 out[target + (p + j) * parts] = sums[i * vector + j]
 
 
-@kernel
+@inner_kernel
 def convolve_images(a, b, size1, size2, start, length, correlate, real, ratio):
     """As `convolve_lines` in three axes, for flat arrays; `real` is any array of their real type.
 
@@ -281,7 +281,7 @@ def convolve_images(a, b, size1, size2, start, length, correlate, real, ratio):
     return out
 
 
-@kernel
+@inner_kernel
 def _add_as_line(layer, x, weight, out, ratio):
     """An image with zeros between its rows is one line, and so is its window: an FFT of lines does for both.
 
@@ -306,7 +306,7 @@ def _add_as_line(layer, x, weight, out, ratio):
     return True
 
 
-@kernel
+@inner_kernel
 def _add_products(layer, x, weight, out):
     """Tap by tap, each where it meets samples: an infinite tap must not meet the zeros beyond the edges."""
     (D, H, W), (P, Q, R), low = layer.size, layer.out, layer.low
@@ -322,7 +322,7 @@ def _add_products(layer, x, weight, out):
 # -------------------------------------------------------------------------------------- A layer's numbers
 
 
-@kernel
+@inner_kernel
 def check_layer(layer, channels, weight_channels, out_channels, biases, high):
     """Refuse what the public functions refuse; exceptions of compiled code carry their numbers beside the words."""
     if layer.groups < 1:
@@ -349,13 +349,13 @@ def check_layer(layer, channels, weight_channels, out_channels, biases, high):
                              span_(layer.window[a], layer.dilation[a]), layer.size[a] + layer.low[a] + high[a])
 
 
-@kernel
+@inner_kernel
 def _pads(same, size, window, stride, dilation, low, high):
     """(low, high) of an axis, as given or of padding='same'."""
     return same_padding_(size, window, stride, dilation) if same else (low, high)
 
 
-@kernel
+@inner_kernel
 def layer_of(batch, groups, channels, out_channels, size, window, stride, dilation, low, high, same):
     """(the layer in numbers, its padding high), the padding as given or 'same'; wrong numbers are for `check_layer`."""
     s = (max(stride[0], 1), max(stride[1], 1), max(stride[2], 1))
@@ -370,7 +370,7 @@ def layer_of(batch, groups, channels, out_channels, size, window, stride, dilati
     return (Layer(batch, groups, channels // g, out_channels // g, size, window, stride, dilation, low, out), high)
 
 
-@kernel
+@inner_kernel
 def convolve_layer(layer, x, weight, bias, real):
     """A layer of flat arrays of the engine's type; the result is flat too."""
     out = np.empty(layer.batch * layer.groups * layer.K * layer.out[0] * layer.out[1] * layer.out[2], x.dtype)

@@ -6,13 +6,13 @@ what the definition gives.
 
 from __future__ import annotations
 
-from ..jit import kernel
+from ..jit import inner_kernel
 from .simd import lanes_of, splat, vload, vstore
 
 _VECTORS = 6                   # sums of `_tile_sums` held in registers
 
 
-@kernel
+@inner_kernel
 def line_kernel(x, weight, first, out):
     """Add to ``out[i]`` the sum over t of ``weight[t] * x[first + i + t]``, as far as x reaches.
 
@@ -34,7 +34,7 @@ def line_kernel(x, weight, first, out):
         _tap_sums(x, weight, first, out, whole if edge else 0, positions if edge else begin)
 
 
-@kernel
+@inner_kernel
 def _tile_sums(x, weight, at, out, i):
     """Six vectors of positions, whose sums stay in registers over all taps."""
     n = lanes_of(x)
@@ -57,7 +57,7 @@ def _tile_sums(x, weight, at, out, i):
     vstore(out, i + 5 * n, f)
 
 
-@kernel
+@inner_kernel
 def _tap_sums(x, weight, first, out, begin, end):
     """The positions begin <= i < end tap by tap, each tap where it meets samples."""
     n = lanes_of(x)
@@ -73,7 +73,7 @@ def _tap_sums(x, weight, first, out, begin, end):
             i += 1
 
 
-@kernel
+@inner_kernel
 def _dot(a, b):
     """Sum of products; a plain loop over slices is vectorised."""
     total = a.dtype.type(0)

@@ -13,14 +13,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..geometry import ceil_div
-from ..jit import compiled, kernel
+from ..jit import compiled, inner_kernel
 from .line import line_kernel
 from .simd import lanes_of, splat, transpose_square, vload, vstore
 
 ceil_div_ = compiled(ceil_div)
 
 
-@kernel
+@inner_kernel
 def block_points(taps, positions, lanes):
     """(points of the block that costs least, operations of the whole convolution)."""
     best, chosen = 0.0, 0
@@ -37,7 +37,7 @@ def block_points(taps, positions, lanes):
         points *= 2
 
 
-@kernel
+@inner_kernel
 def _roots(points, like):
     """cos and sin of -2 pi k / points, k < points: products of a coarse and a fine root, each from the library."""
     cos, sin = np.empty(points, like.dtype), np.empty(points, like.dtype)
@@ -57,12 +57,12 @@ def _roots(points, like):
     return cos, sin
 
 
-@kernel
+@inner_kernel
 def _turn(re, im, c, s):
     return re * c - im * s, re * s + im * c
 
 
-@kernel
+@inner_kernel
 def _two(re, im, at, q, inner, c, s, inverse):
     """Radix 2 on q-spaced rows of one twiddle."""
     c, s = splat(c), splat(s)
@@ -79,7 +79,7 @@ def _two(re, im, at, q, inner, c, s, inverse):
         vstore(im, v + q, di)
 
 
-@kernel
+@inner_kernel
 def _four(re, im, at, q, inner, cos, sin, k, inverse):
     """Radix 4, as `_two`; the twiddles are the roots of number k, 2 k and 3 k."""
     c1, s1, c2, s2 = splat(cos[k]), splat(sin[k]), splat(cos[2 * k]), splat(sin[2 * k])
@@ -108,7 +108,7 @@ def _four(re, im, at, q, inner, cos, sin, k, inverse):
         vstore(im, v + 3 * q, di)
 
 
-@kernel
+@inner_kernel
 def _transform(re, im, n, inner, cos, sin, inverse):
     """Transform [n, inner] over n in place: forward, or back from the order that forward leaves, but for a factor n.
 
@@ -132,7 +132,7 @@ def _transform(re, im, n, inner, cos, sin, inverse):
                     _four(re, im, base * inner, q * inner, inner, cos, sin, j * (n // m) * root, inverse)
 
 
-@kernel
+@inner_kernel
 def _frequency(place, n):
     """Which frequency stands at a row after `_transform` forward."""
     frequency, weight, m = 0, 1, n
@@ -145,7 +145,7 @@ def _frequency(place, n):
     return frequency
 
 
-@kernel
+@inner_kernel
 def _transpose(source, target, rows, columns):
     n = lanes_of(source)
     for i in range(0, rows, n):
@@ -153,7 +153,7 @@ def _transpose(source, target, rows, columns):
             transpose_square(target, j * rows + i, rows, source, i * columns + j, columns)
 
 
-@kernel
+@inner_kernel
 def _rotate(re, im, cos, sin):
     for v in range(0, re.size, lanes_of(re)):
         a, b = _turn(vload(re, v), vload(im, v), vload(cos, v), vload(sin, v))
@@ -161,7 +161,7 @@ def _rotate(re, im, cos, sin):
         vstore(im, v, b)
 
 
-@kernel
+@inner_kernel
 def _forward(re, im, to_re, to_im, rows, columns, cos, sin, turn_cos, turn_sin):
     """The spectrum of a block [rows, columns] in `to`, as [columns, rows]."""
     _transform(re, im, rows, columns, cos, sin, False)
@@ -171,7 +171,7 @@ def _forward(re, im, to_re, to_im, rows, columns, cos, sin, turn_cos, turn_sin):
     _transform(to_re, to_im, columns, rows, cos, sin, False)
 
 
-@kernel
+@inner_kernel
 def _backward(re, im, to_re, to_im, rows, columns, cos, sin, turn_cos, turn_sin):
     """Undo `_forward` but for a factor rows columns."""
     _transform(im, re, columns, rows, cos, sin, True)
@@ -181,7 +181,7 @@ def _backward(re, im, to_re, to_im, rows, columns, cos, sin, turn_cos, turn_sin)
     _transform(to_im, to_re, rows, columns, cos, sin, True)
 
 
-@kernel
+@inner_kernel
 def _gather(x, first, block, count, cell):
     """block[i] = x[first + i] for i < count, else 0; its power of two, or 0 where it is not for a transform.
 
@@ -209,7 +209,7 @@ def _gather(x, first, block, count, cell):
     return np.exp2(np.ceil(np.log2(loudest))) if loudest > 0 else 1.0
 
 
-@kernel
+@inner_kernel
 def line_fft_kernel(x, weight, first, out, points):
     """Add to `out` what `line_kernel` adds, by blocks of so many points, of which one window less one are no output."""
     lanes = lanes_of(x)
@@ -250,7 +250,7 @@ def line_fft_kernel(x, weight, first, out, points):
         _add(out[middle:end], im, up_im / points)
 
 
-@kernel
+@inner_kernel
 def _scale(block, up):
     """Bring a block to the loudness 1, or to silence."""
     factor = block.dtype.type(1 / up) if up > 0 else block.dtype.type(0)
@@ -260,7 +260,7 @@ def _scale(block, up):
         block[i] *= factor
 
 
-@kernel
+@inner_kernel
 def _add(out, block, factor):
     factor = block.dtype.type(factor)
     for i in range(out.size):

@@ -14,7 +14,7 @@ import numpy as np
 from ..boundary import FILL
 from ..factors import outer_factors
 from ..geometry import product, round_up, span
-from ..jit import kernel, parallel_kernel, prange
+from ..jit import inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import (
@@ -158,7 +158,7 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
 # ------------------------------------------------------------------------------------------------ The kernels
 
 
-@kernel
+@inner_kernel
 def _gather(layout, buffer, source, x_base, part, maps, origin, extent):
     """buffer = the padded input under one tile, row by row."""
     last = extent.size - 1
@@ -182,7 +182,7 @@ def _gather(layout, buffer, source, x_base, part, maps, origin, extent):
         gather_row(buffer, at, count, source.flat, base, source.strides[3 + last], maps, part, origin[last], 1, inner)
 
 
-@kernel
+@inner_kernel
 def _real_stretch(buffer, begin, end, taps, step, weight, w, start):
     """buffer[p] = start + sum over t of weight[w + t] buffer[p + t step], in place: nothing before p is read.
 
@@ -221,7 +221,7 @@ def _real_stretch(buffer, begin, end, taps, step, weight, w, start):
         p += lanes
 
 
-@kernel
+@inner_kernel
 def _complex_stretch(buffer, begin, end, plane, taps, step, weight, w, re, im):
     """`_real_stretch` of complex numbers: real parts, and imaginary ones a `plane` behind; taps (re, im)."""
     lanes = lanes_of(buffer)
@@ -244,7 +244,7 @@ def _complex_stretch(buffer, begin, end, plane, taps, step, weight, w, re, im):
         p += 2 * lanes
 
 
-@kernel
+@inner_kernel
 def _pass(layout, buffer, axis, extent, weight, w, starts):
     """One axis: stretches of memory in which all positions of this axis and of those behind it follow each other."""
     step = layout.strides[axis] * layout.dilation[axis]
@@ -266,7 +266,7 @@ def _pass(layout, buffer, axis, extent, weight, w, starts):
                              starts[1])
 
 
-@kernel
+@inner_kernel
 def _store(layout, sums, at, target, base, extent):
     """Write one part of a tile to its place, row by row."""
     last = extent.size - 1
@@ -290,7 +290,7 @@ def _store(layout, sums, at, target, base, extent):
                 target.flat[to + i * step] = sums[source + i]
 
 
-@kernel
+@inner_kernel
 def separable_share_kernel(layout, source, maps, weight, bias, target, threads, thread):
     """One thread's share of the tiles: gather, one pass for each axis, store.
 
@@ -343,4 +343,4 @@ def separable_tile_kernel(layout, source, maps, weight, bias, target, threads):
     Race-free because no two tiles share an output element and each thread has its own buffers.
     """
     for thread in prange(threads):
-        separable_share_kernel(layout, source, maps, weight, bias, target, threads, thread)
+        separable_share_kernel(layout, source, maps, weight, bias, target, threads, np.int64(thread))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...boundary import FILL
-from ...jit import kernel, parallel_kernel, prange
+from ...jit import inner_kernel, parallel_kernel, prange
 from ..arrays import borrow, ceil_div_, gather_row, inner_range, share_start_
 from ..sharing import next_item
 from ..simd import larger_magnitude, largest_lane, vstore
@@ -52,7 +52,7 @@ class Spectra(NamedTuple):
     exponent: np.ndarray
 
 
-@kernel
+@inner_kernel
 def _power(exponent, like):
     """2 ** exponent in the type of `like`, within its range."""
     info = np.finfo(like.dtype)
@@ -60,7 +60,7 @@ def _power(exponent, like):
     return like.dtype.type(2.0 ** min(max(exponent, -top), top))
 
 
-@kernel
+@inner_kernel
 def kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread):
     """One thread's share of the kernels: taps to minus their positions, then the forward passes.
 
@@ -103,10 +103,10 @@ def kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread):
 def kernel_spectra_kernel(layout, plan, weight, spectra, threads):
     """All kernels. Parallel over (groups K, C); race-free because each writes its own spectrum."""
     for thread in prange(threads):
-        kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread)
+        kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, np.int64(thread))
 
 
-@kernel
+@inner_kernel
 def _tile_place(layout, tile, origin):
     """Set `origin` to where a tile's outputs begin at stride 1; returns its image."""
     rest = tile
@@ -117,7 +117,7 @@ def _tile_place(layout, tile, origin):
     return rest
 
 
-@kernel
+@inner_kernel
 def _take_row(data, at, row, r, count, cell, state, place):
     """Every other vector of data[at:] = row[r:r + count]; the loudness of its cells goes into state[place:]."""
     lanes = lanes_of(data)
@@ -135,7 +135,7 @@ def _take_row(data, at, row, r, count, cell, state, place):
     vstore(state, 0, strange)
 
 
-@kernel
+@inner_kernel
 def _judge_cells(state, loudness):
     """Take the cells' peaks into account and start anew; see `gather_block`."""
     lanes = lanes_of(state)
@@ -147,7 +147,7 @@ def _judge_cells(state, loudness):
     state[lanes:] = 0
 
 
-@kernel
+@inner_kernel
 def gather_block(layout, data, start, source, x_base, part, plane, maps, origin, temporary, state, loudness):
     """One plane of a block: the padded samples of a tile, zero behind the last that any output reads.
 
@@ -212,13 +212,13 @@ def gather_block(layout, data, start, source, x_base, part, plane, maps, origin,
                 _judge_cells(state, loudness)
 
 
-@kernel
+@inner_kernel
 def _scale(data, start, count, factor):
     for i in range(start, start + count, lanes_of(data)):
         vstore(data, i, load(data, i) * splat(data.dtype.type(factor)))
 
 
-@kernel
+@inner_kernel
 def _store_vectors(data, at, count, parts, factor, more, value, flat, to):
     """flat[to + parts i:] = factor * more * data[at + 2 i:] + value by whole vectors, i < count."""
     lanes = lanes_of(data)
@@ -231,7 +231,7 @@ def _store_vectors(data, at, count, parts, factor, more, value, flat, to):
             vstore(flat, to + i, x)
 
 
-@kernel
+@inner_kernel
 def _store_row(data, at, first, count, parts, by, factor, more, value, flat, to, step, temporary):
     """flat[to + i step] = factor * more * element first + i by of the row at data[at:] + value, i < count.
 
@@ -250,7 +250,7 @@ def _store_row(data, at, first, count, parts, by, factor, more, value, flat, to,
             flat[to + i * step + part] = temporary[place % lanes * parts + part]
 
 
-@kernel
+@inner_kernel
 def store_tile(layout, data, start, factor, more, target, base, origin, value, temporary):
     """Write the outputs of one tile, every stride-th: factor * more * block + value."""
     rank = layout.shape.size
@@ -308,7 +308,7 @@ def store_tile(layout, data, start, factor, more, target, base, origin, value, t
                                to + (origin[last] + begin + first) // by * step, step, temporary)
 
 
-@kernel
+@inner_kernel
 def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, counter):
     """Blocks until there is none left.
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...jit import kernel
+from ...jit import inner_kernel
 from .vectors import lanes_of
 
 
-@kernel
+@inner_kernel
 def threshold_of(dtype_like, largest, quiet):
     """The magnitude above which samples are taken out: rounding of larger ones would reach the quietest cell."""
     root = 1 / np.sqrt(np.finfo(dtype_like.dtype).eps)
     return quiet * root if largest / root > quiet else np.finfo(dtype_like.dtype).max
 
 
-@kernel
+@inner_kernel
 def count_loud(data, threshold):
     """(values above the threshold or not finite, values that are not finite)."""
     limit = np.finfo(data.dtype).max
@@ -30,7 +30,7 @@ def count_loud(data, threshold):
     return loud, strange
 
 
-@kernel
+@inner_kernel
 def take_outliers(data, start, points, threshold, places, values):
     """Move values that are not finite or above the threshold out of the block at data[start:]; their number.
 
@@ -49,7 +49,7 @@ def take_outliers(data, start, points, threshold, places, values):
     return count
 
 
-@kernel
+@inner_kernel
 def add_product(layout, place, value, weight, w, target, base, origin):
     """Add the products of one sample, or of its real or imaginary part, with all taps to the outputs that see it."""
     rank = layout.shape.size

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ceil_div
-from ...jit import kernel, parallel_kernel, prange
+from ...jit import inner_kernel, parallel_kernel, prange
 from ..arrays import share_start_
 from ..simd import vstore
 from .transforms import Transform, transform, transform_block
@@ -75,7 +75,7 @@ def work(channels: int, n: int, parts: int) -> float:
 # ------------------------------------------------------------------------------------------------ The kernels
 
 
-@kernel
+@inner_kernel
 def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
     """One thread's share of the kernels: the parts' spectra, in place."""
     stored = 2 * level.n
@@ -90,10 +90,10 @@ def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
 def partition_spectra_kernel(level, plan, kernels, threads):
     """Spectra of all parts. Parallel over the kernels; race-free because each writes its own spectra."""
     for thread in prange(threads):
-        partition_spectra_share_kernel(level, plan, kernels, threads, thread)
+        partition_spectra_share_kernel(level, plan, kernels, threads, np.int64(thread))
 
 
-@kernel
+@inner_kernel
 def _add_product(sums, at, seen, x, taps, w, stored):
     """sums[at:] += seen[x:] * taps[w:], point by point."""
     step = lanes_of(sums)
@@ -103,7 +103,7 @@ def _add_product(sums, at, seen, x, taps, w, stored):
         vstore(sums, at + i + step, load(sums, at + i + step) + (a * d + b * c))
 
 
-@kernel
+@inner_kernel
 def _finish_block(level, plan, channel, slot, result):
     """The current block of a channel is whole: its spectrum, its outputs, a new sum."""
     n, step = level.n, lanes_of(result)
@@ -125,7 +125,7 @@ def _finish_block(level, plan, channel, slot, result):
         ahead[k] = result[2 * k - k % step + step] * share
 
 
-@kernel
+@inner_kernel
 def partition_share_kernel(level, plan, x, y, threads, thread):
     """One thread's share of the channels."""
     channels = x.shape[0]
@@ -163,7 +163,7 @@ def partition_stream_kernel(level, plan, x, y, threads):
     belong to one thread, and the clock is read by all but moved by none.
     """
     for thread in prange(threads):
-        partition_share_kernel(level, plan, x, y, threads, thread)
+        partition_share_kernel(level, plan, x, y, threads, np.int64(thread))
 
 
 def advance(levels: tuple[Level, ...], x: np.ndarray, threads: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import product
-from ...jit import kernel
+from ...jit import inner_kernel
 from ..simd import vstore
 from .butterflies import butterfly_forward, butterfly_inverse, leaf_forward, leaf_inverse
 from .vectors import lanes, lanes_of, load
@@ -129,7 +129,7 @@ def _pass_of(radix):
     """The loops over sub-blocks of one radix, forward and back."""
     unit = (0,) * radix
 
-    @kernel
+    @inner_kernel
     def loops(data, start, stop, step, twiddles, t, first, last, inverse):
         lanes = lanes_of(data)
         for base in range(start, stop, radix * step):
@@ -148,7 +148,7 @@ def _pass_of(radix):
 _pass_2, _pass_3, _pass_4, _pass_5, _pass_8 = map(_pass_of, (2, 3, 4, 5, 8))
 
 
-@kernel
+@inner_kernel
 def _pass(data, start, begin, end, radix, size, period, twiddles, first, last, inverse):
     """One pass over the points begin <= i < end, whole sub-blocks of `size`, of a block at data[start:].
 
@@ -169,7 +169,7 @@ def _pass(data, start, begin, end, radix, size, period, twiddles, first, last, i
         _pass_5(data, b, e, step, twiddles, t, first, last, inverse)
 
 
-@kernel
+@inner_kernel
 def _multiply(data, at, source, x, next_x, spectra, w, next_w, channels):
     """data[at:] = sum over channels of source[x + c next_x:] * spectra[w + c next_w:], a square of points."""
     lanes = lanes_of(data)
@@ -186,7 +186,7 @@ def _multiply(data, at, source, x, next_x, spectra, w, next_w, channels):
         vstore(data, at + i + lanes, im)
 
 
-@kernel
+@inner_kernel
 def _leaves(data, start, first, last, vectors, vector_period, scalars, scalar_period, source, x, next_x, spectra, w,
             next_w, channels, forward, inverse):
     """The squares first <= c < last of a block; see `transform_block`."""
@@ -208,7 +208,7 @@ def _leaves(data, start, first, last, vectors, vector_period, scalars, scalar_pe
                 s = 0
 
 
-@kernel
+@inner_kernel
 def transform_block(data, start, source, x, next_x, spectra, w, next_w, channels, plan, forward, inverse):
     """Forward passes on data[start:], products with spectra, inverse passes, each where it is asked for.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...jit import kernel
+from ...jit import inner_kernel
 from ..simd import splat, vload, vstore
 from .points import POINTS
 
@@ -26,7 +26,7 @@ class Lines(NamedTuple):
     inner: int
 
 
-@kernel
+@inner_kernel
 def forward_pass(n, target, to, source, by, outer, inner):
     """target = B^T times each of the lines (o < outer, i < inner) of n vectors of source; `to` and `by` are `Lines`."""
     real = source.dtype.type
@@ -78,7 +78,7 @@ def forward_pass(n, target, to, source, by, outer, inner):
         vstore(target, t + 7 * to.step, d7 - one * d5 + two * d3 - three * d1)
 
 
-@kernel
+@inner_kernel
 def inverse_pass(n, m, target, to, source, by, outer, inner, start):
     """target = start + A^T times each of the lines (o < outer, i < inner): m vectors of n."""
     real = source.dtype.type

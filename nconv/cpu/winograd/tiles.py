@@ -13,7 +13,7 @@ import numpy as np
 
 from ...boundary import FILL
 from ...geometry import ceil_div, share_start
-from ...jit import compiled, kernel, parallel_kernel, prange
+from ...jit import compiled, inner_kernel, parallel_kernel, prange
 from ..arrays import borrow, inner_range
 from ..micro import multiply_rows
 from ..simd import (
@@ -56,7 +56,7 @@ class TileLayout(NamedTuple):
     out: np.ndarray            # output extents
 
 
-@kernel
+@inner_kernel
 def winograd_gather_kernel(layout, buffer, source, sources, base, maps, u, count, c0, c1):
     """buffer [rows, width, chunk] = channels c0 <= c < c1 of the padded input, `count` positions a row from `u` on.
 
@@ -102,7 +102,7 @@ def winograd_gather_kernel(layout, buffer, source, sources, base, maps, u, count
                                                      + q % layout.parts * source.strides[2]]
 
 
-@kernel
+@inner_kernel
 def winograd_loudness_kernel(layout, buffer, peaks, count, channels, c0):
     """peaks [rows, width, lanes] = largest magnitudes of the pixels, a NaN above all; of all chunks up to c0's."""
     lanes = lanes_of(buffer)
@@ -114,7 +114,7 @@ def winograd_loudness_kernel(layout, buffer, peaks, count, channels, c0):
             vstore(peaks, i * lanes, peak)
 
 
-@kernel
+@inner_kernel
 def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
     """Whether transforms would lose an output of a run of tiles.
 
@@ -182,7 +182,7 @@ def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
     return False
 
 
-@kernel
+@inner_kernel
 def winograd_forward_kernel(layout, block, at, buffer, begin, spare):
     """One vector of channels of one tile: buffer [rows, width, chunk] from `begin` on to the block's matrices."""
     lanes = lanes_of(buffer)
@@ -200,7 +200,7 @@ def winograd_forward_kernel(layout, block, at, buffer, begin, spare):
         inner *= n
 
 
-@kernel
+@inner_kernel
 def winograd_inverse_kernel(layout, outputs, at, products, begin, spare, start):
     """One vector of output channels of one tile: products to outputs [rows of outputs, width, lanes], plus `start`."""
     lanes = lanes_of(products)
@@ -218,7 +218,7 @@ def winograd_inverse_kernel(layout, outputs, at, products, begin, spare, start):
         outer *= m
 
 
-@kernel
+@inner_kernel
 def winograd_store_kernel(layout, outputs, square, target, base, place, tiles, k0, k1):
     """Write a run of tiles of output channels k0 <= k < k1 to their places.
 
@@ -265,7 +265,7 @@ def winograd_store_kernel(layout, outputs, square, target, base, place, tiles, k
                     target.flat[corner + i * step] = outputs[first + i * lanes + k - k0]
 
 
-@kernel
+@inner_kernel
 def winograd_place_kernel(layout, tile, place):
     """The image of a tile; its place in the grid goes into `place`."""
     for b in range(layout.grid.size):
@@ -275,7 +275,7 @@ def winograd_place_kernel(layout, tile, place):
     return tile
 
 
-@kernel
+@inner_kernel
 def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads, thread):
     """One thread's share of the blocks.
 
@@ -371,7 +371,8 @@ def winograd_tile_kernel(layout, source, maps, weight, bias, limit, uneven, targ
     written to `uneven` is ones.
     """
     for thread in prange(threads):
-        winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads, thread)
+        winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
+                              np.int64(thread))
 
 
 @parallel_kernel

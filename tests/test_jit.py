@@ -1,0 +1,72 @@
+"""How functions become kernels."""
+
+import numba
+import numpy as np
+import pytest
+
+from nconv.jit import inner_kernel, kernel, parallel_kernel, prange
+
+
+@inner_kernel
+def third(values, i):
+    """Allocates, divides, branches: code with an environment, errors and references of its own."""
+    copy = np.zeros(3)
+    copy[:] = values[i]
+    return copy.sum() / 3 if i else copy[0]
+
+
+@inner_kernel
+def add_third(values, i, more):
+    return third(values, i) + more
+
+
+@parallel_kernel
+def thirds(values, out, threads):
+    for thread in prange(threads):
+        for i in range(thread, values.size, threads):
+            out[i] = add_third(values, i, 0) + add_third(values, i, 1) - 1
+
+
+@kernel
+def first_third(values):
+    return add_third(values, 0, 0)
+
+
+@kernel
+def twice_first(values):
+    return 2 * first_third(values)
+
+
+@numba.njit
+def users_own(values):
+    return add_third(values, 1, 1)
+
+
+def test_kernels_are_built_from_parts():
+    values, out = np.arange(8.0), np.empty(8)
+    for threads in (1, 2):
+        out[:] = np.nan
+        thirds(values, out, threads)
+        np.testing.assert_array_equal(out, 2 * values)
+
+
+def test_kernels_call_kernels():
+    values = np.array([7.0, 2.0])
+    assert twice_first(values) == 14
+    assert first_third(values) == 7
+
+
+def test_parts_serve_code_that_is_compiled_elsewhere():
+    values = np.arange(4.0)
+    first_third(values)
+    assert users_own(values) == 2
+
+
+def test_parts_have_no_entry():
+    with pytest.raises(TypeError, match="add_third is a part of kernels"):
+        add_third(np.arange(4.0), 0, 0)
+
+
+def test_a_number_in_a_call_compiles_nothing_more():
+    first_third(np.arange(4.0))
+    assert not any(isinstance(kind, numba.types.Literal) for signature in add_third.signatures for kind in signature)
