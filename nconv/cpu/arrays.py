@@ -197,33 +197,37 @@ def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
     return packed
 
 
+@inner_kernel
+def pack_panel(packed, at, M, weight, source, row, taps, filled):
+    """packed [taps, M] from `at` on = weight [filled, taps], whose rows lie `row` apart; zeros from `filled` to M."""
+    lanes = lanes_of(packed)
+    squares = filled // lanes * lanes if M % lanes == 0 else 0
+    for t0 in range(0, taps, lanes):                   # a few lines of the panel stay in cache for all its rows
+        t1 = min(t0 + lanes, taps)
+        whole = squares if t1 - t0 == lanes else 0
+        for i in range(0, whole, lanes):
+            transpose_square(packed, at + t0 * M + i, M, weight, source + i * row + t0, row)
+        for i in range(whole, filled):
+            for t in range(t0, t1):
+                packed[at + t * M + i] = weight[source + i * row + t]
+        for t in range(t0, t1):
+            for i in range(filled, M):
+                packed[at + t * M + i] = 0
+
+
 @parallel_kernel
 def pack_weight_kernel(weight, rows, taps, M, packed, threads):
     """packed [groups, blocks, taps, M] = weight [groups, rows, taps]. Parallel over the blocks of all groups.
 
     Race-free because each block is written by one thread.
     """
-    lanes = lanes_of(packed)
     blocks = ceil_div_(rows, M)
     items = packed.size // (taps * M)
     for thread in prange(threads):
         for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
             first = item % blocks * M
-            source = (item // blocks * rows + first) * taps
-            at = item * taps * M
-            filled = min(M, rows - first)
-            squares = filled // lanes * lanes if M % lanes == 0 else 0
-            for t0 in range(0, taps, lanes):           # a few lines of the panel stay in cache for all its rows
-                t1 = min(t0 + lanes, taps)
-                whole = squares if t1 - t0 == lanes else 0
-                for i in range(0, whole, lanes):
-                    transpose_square(packed, at + t0 * M + i, M, weight, source + i * taps + t0, taps)
-                for i in range(whole, filled):
-                    for t in range(t0, t1):
-                        packed[at + t * M + i] = weight[source + i * taps + t]
-                for t in range(t0, t1):
-                    for i in range(filled, M):
-                        packed[at + t * M + i] = 0
+            pack_panel(packed, item * taps * M, M, weight, (item // blocks * rows + first) * taps, taps, taps,
+                       min(M, rows - first))
 
 
 class Maps(NamedTuple):

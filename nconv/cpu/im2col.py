@@ -19,7 +19,7 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
+from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_panel, pack_weight, parts, real_dtype
 from .micro import multiply_patches
 from .simd import copy, lanes_of, prefetch, transpose_square
 from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels
@@ -50,7 +50,8 @@ def cost(problem: ConvProblem, machine) -> float:
     flops = 2 * channels * positions * layout.channels * layout.window
     rate = machine.flops(problem.engine) * machine.efficiency["im2col"]
     gathered = choice.items * choice.gathered * itemsize
-    packed = 0 if problem.reused else 2 * channels * layout.channels * layout.window * itemsize
+    panels = channels * layout.channels * layout.window * itemsize
+    packed = 0 if problem.reused else panels if layout.packs else 2 * panels
     stored = product(problem.out_shape) * problem.engine.itemsize
     threads = min(problem.threads, choice.items)
     seconds = (flops / rate + gathered / machine.gather_rate + (packed + stored) / machine.bandwidth) / threads
@@ -62,7 +63,7 @@ def workspace(problem: ConvProblem, machine) -> int:
     choice = _choose(problem)
     layout = choice.layout
     channels = round_up(layout.out_channels, choice.vector) * problem.groups
-    weight = channels * layout.channels * layout.window
+    weight = 0 if layout.packs else channels * layout.channels * layout.window
     return (weight + problem.threads * (layout.buffer_size + layout.sums_size)) * real_dtype(problem).itemsize
 
 
@@ -88,6 +89,7 @@ class PatchLayout(NamedTuple):
     channel_stride: int
     pixels: int                # 1: the channels of a position lie side by side in the buffer
     in_place: int              # 1: windows of one element and no padding, the input serves as the buffer
+    packs: int                 # 1: the weight comes as it is, and panels are packed where they are used
     buffer_size: int
     sums_size: int
     out: np.ndarray            # images, then output extents
@@ -158,21 +160,25 @@ def _choose(problem: ConvProblem) -> _Choice:
     for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
         offsets = (offsets[:, None] + np.arange(k) * d * stride).ravel()
     positions = images * product(tile)
+    # A panel that serves one tile of one call is not worth a place in memory.
+    packs = pieces == p.groups and parts(p) == 1 and not p.reused
     in_place = window == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     layout = PatchLayout(
         groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p), window=window, chunk=chunk,
         channel_parts=channel_parts, group=group, positions=positions, rows=images * product(extent[:-1]),
         image_stride=image_stride, channel_stride=channel_stride, pixels=int(p.channels_last), in_place=int(in_place),
-        buffer_size=images * image_stride, sums_size=(sums((images, *tile)) + lanes) * vector, out=vec(everything),
-        tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps), strides=vec(strides),
-        jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
+        packs=int(packs), buffer_size=images * image_stride, sums_size=(sums((images, *tile)) + lanes) * vector,
+        out=vec(everything), tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps),
+        strides=vec(strides), jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
         offsets=offsets)
     return _Choice(layout, rows, columns, vector, pieces * channel_parts, images * channels * product(extent))
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """The weight in panels of as many output channels as a register tile has."""
+    """The weight in panels of as many output channels as a register tile has, or as it is; see `PatchLayout.packs`."""
+    if _choose(problem).layout.packs:
+        return weight.reshape(-1)
     return pack_weight(problem, weight, _choose(problem).vector)
 
 
@@ -376,6 +382,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     buffer = np.empty(layout.buffer_size, source.flat.dtype)
     sums = np.empty(layout.sums_size, source.flat.dtype)
     square = np.empty(lanes * lanes, source.flat.dtype)
+    panel = np.empty(min(layout.chunk, layout.channels) * layout.window * vector if layout.packs else 0, sums.dtype)
     starts = np.zeros(layout.positions + M, np.int64)
     row_targets = np.empty(layout.rows, np.int64)
     row_sources = np.empty(layout.rows, np.int64)
@@ -428,7 +435,13 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
             turn = 0
             turns = (block1 - block0) * ceil_div_(positions, layout.group)
             for block in range(block0, block1):
-                w = ((g * blocks + block) * layout.channels + c0) * layout.window * vector
+                w, weights = ((g * blocks + block) * layout.channels + c0) * layout.window * vector, weight
+                if layout.packs:
+                    w, weights = 0, panel
+                    row = layout.channels * layout.window
+                    filled = min(vector, layout.out_channels - block * vector)
+                    pack_panel(panel, 0, vector, weight, (g * layout.out_channels + block * vector) * row
+                               + c0 * layout.window, row, taps, filled)
                 for p0 in range(0, positions, layout.group):
                     p1 = min(p0 + layout.group, positions)
                     at = 0
@@ -436,7 +449,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                         at = ((block - block0) * round_up_(positions, layout.group) + p0) * vector
                     for i in range(0, p1 - p0, M):
                         multiply_patches(sums, at + i * vector, c0 > 0, bias, (g * blocks + block) * vector, patches,
-                                         starts, p0 + i, offsets, weight, w, taps, rows, columns)
+                                         starts, p0 + i, offsets, weights, w, taps, rows, columns)
                     if next0 < next1:
                         im2col_prefetch_kernel(layout, row_sources, tile_rows, source, x_base, maps, u, count, next0,
                                                next1, turn, turns)
