@@ -1,7 +1,8 @@
 """Everything that a GPU has to prove, in one command: ``python -m nconv.bench.gpu`` (`make gpu`).
 
-Runs every kernel against float64 results of NumPy over a grid and over drawn problems, then under compute-sanitizer
-where the machine has it, then against the rivals that are installed; prints tables and writes everything to
+Runs every kernel against float64 results of NumPy over a grid and over drawn problems, the public functions on arrays
+of every library at hand, then a race against the rivals that are installed, then, in the time that is left,
+compute-sanitizer where the machine has it; prints tables and writes everything to
 ``docs/results/gpu-<name>.json``. Needs numba-cuda, NumPy and SciPy; PyTorch and CuPy are measured where they are. A
 kernel that fails is reported and the next one runs; the exit status is 1 where any result is wrong or any run failed.
 """
@@ -28,9 +29,11 @@ from .. import engine, registry
 from ..boundary import FILL, MODES
 from ..cuda.device import SIMULATED, check_usable, cuda
 from ..problem import ConvProblem
-from . import gpu_rivals
+from . import gpu_calls, gpu_rivals
 
 SECONDS = 440                          # after which nothing new is begun: the whole stays below 8 minutes
+DRAWS_SECONDS = 200                    # after which no problem at random is begun: the race needs its time, too
+SANITIZED = "signal f4,image f4,layer f4,layer f2,depthwise f4"
 ALGORITHMS = ("direct", "im2col", "fft")
 
 
@@ -68,6 +71,7 @@ def grid() -> Iterator[tuple[str, ConvProblem]]:
         yield "wide window", _problem((300, 310), (101, 101))
         yield "long window", _problem((70_000,), (20_000,))
         yield "large layer", _problem((56, 56), (3, 3), N=4, C=64, K=64)
+        yield "large layer f2", _problem((56, 56), (3, 3), N=4, C=64, K=130, dtype="f2")
         yield "layer tf32", _problem((56, 56), (3, 3), N=4, C=64, K=64, tf32=True)
 
 
@@ -162,8 +166,11 @@ def correctness(names: tuple[str, ...], draws: int, deadline: float, only: str =
     rows: list[dict[str, Any]] = []
     chosen = [a for a in registry.algorithms("cuda") if a.NAME in names]
     for name, problem in [*grid(), *drawn(draws)]:
-        if only not in name:
+        if not any(part in name for part in only.split(",")):
             continue
+        if name.startswith("drawn") and time.monotonic() > deadline - SECONDS + DRAWS_SECONDS:
+            print(f"{name} of {draws} was not begun, nor those after it: time for the race")
+            break
         if time.monotonic() > deadline:
             print("out of time: the remaining problems were not run")
             rows.append({"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"})
@@ -194,14 +201,16 @@ def sanitize(deadline: float) -> list[dict[str, Any]]:
         if left < 20:
             break
         command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-m", "nconv.bench.gpu",
-                   "--no-race", "--no-sanitizer", "--draws", "0", "--only", "f4", "--no-file"]
+                   "--no-race", "--no-sanitizer", "--draws", "0", "--only", SANITIZED, "--no-file"]
+        row: dict[str, Any] = {"problem": "sanitizer", "algorithm": check}
         try:
-            said = subprocess.run(command, capture_output=True, text=True, timeout=min(left, 90), check=False)
-            ok, words = said.returncode == 0, said.stdout[-300:]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
+            row |= {"ok": said.returncode == 0, "words": (said.stdout + said.stderr)[-300:]}
         except subprocess.TimeoutExpired:
-            ok, words = True, "not finished in its time"
-        print(f"compute-sanitizer {check}: {'ok' if ok else 'FAULTS'} {words.strip().splitlines()[-1:]}")
-        rows.append({"problem": "sanitizer", "algorithm": check, "ok": ok, "words": words})
+            row |= {"words": "not finished in its time"}
+        verdict = {True: "ok", False: "FAULTS", None: "nothing known"}[row.get("ok")]
+        print(f"compute-sanitizer {check}: {verdict} {row['words'].strip().splitlines()[-1:]}")
+        rows.append(row)
     return rows
 
 
@@ -228,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nconv.bench.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", help="where the results go; default docs/results/gpu-<device>.json")
     parser.add_argument("--draws", type=int, default=60, help="number of problems at random")
-    parser.add_argument("--only", default="", help="problems whose name holds this")
+    parser.add_argument("--only", default="", help="problems whose name holds one of these, with commas between")
     parser.add_argument("--methods", default=",".join(ALGORITHMS))
     for part in ("race", "sanitizer", "file"):
         parser.add_argument(f"--no-{part}", action="store_true")
@@ -238,12 +247,15 @@ def main(arguments: list[str] | None = None) -> int:
     report = machine_name()
     print(f"{report['device']}, {report['versions']}")
     rows = correctness(tuple(options.methods.split(",")), options.draws, start + SECONDS, options.only)
+    if not options.only:
+        rows += gpu_calls.verify_calls()
+    if not options.no_race:
+        report |= gpu_rivals.measure(start + SECONDS)
     if not options.no_sanitizer:
         rows += sanitize(start + SECONDS)
     report |= {"correctness": rows}
-    if not options.no_race:
-        report |= gpu_rivals.measure(start + SECONDS)
-    wrong = [row for row in rows if not row.get("ok", True)]
+    faults = [row for row in report.get("times", ()) if "fault" in row]
+    wrong = [row for row in rows if not row.get("ok", True)] + faults
     report |= {"wrong": len(wrong), "seconds": round(time.monotonic() - start, 1)}
     if not options.no_file:
         label = "-".join("".join(c if c.isalnum() else " " for c in report["device"].lower()).split())

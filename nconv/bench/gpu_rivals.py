@@ -12,8 +12,13 @@ import numba
 import numpy as np
 
 from ..cuda.device import SIMULATED, cuda, kernel
+from ..geometry import product
 
 REPEATS = 9
+PLUG = 100_000                 # turns of a kernel that keeps the GPU busy for some milliseconds
+GOALS = {"dense": 1.0, "dense tf32": 0.8, "depthwise 2-D": 2.0, "depthwise conv1d": 2.0, "depthwise 3-D": 2.0,
+         "long conv1d": 3.0, "images": 5.0, "volumes": 5.0}
+"""How many times as fast as the fastest rival nconv should be, in the geometric mean."""
 
 
 class Contest(NamedTuple):
@@ -63,19 +68,33 @@ def contests() -> list[Contest]:
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Median of a call's seconds between two events; the first calls compile and warm up."""
+    """Median of a call's seconds on the GPU, between two events; the first calls compile and warm up.
+
+    A kernel in front keeps the GPU busy while Python queues the call, so that no rival's time is that of its Python.
+    """
     for _ in range(2):
         run()
+    plug = cuda.to_device(np.full(32, 1e-3, "f4"))
     cuda.synchronize()
     times = []
     for _ in range(REPEATS):
-        start, end = cuda.event(timing=True), cuda.event(timing=True)
+        start, end = cuda.event(), cuda.event()
+        peak_kernel[1, 32 if not SIMULATED else 1](plug, PLUG if not SIMULATED else 1)
         start.record()
         run()
         end.record()
         end.synchronize()
-        times.append(cuda.event_elapsed_time(start, end) / 1e3)
+        times.append(start.elapsed_time(end) / 1e3)
     return float(np.median(times))
+
+
+def call_seconds(run: Callable[[], Any]) -> float:
+    """Seconds of one call of many as a program waits for them, Python's share included."""
+    start = time.perf_counter()
+    for _ in range(REPEATS):
+        run()
+    cuda.synchronize()
+    return (time.perf_counter() - start) / REPEATS
 
 
 @kernel
@@ -112,57 +131,97 @@ def peaks() -> dict[str, float]:
 # --------------------------------------------------------------------------------------------------- Rivals
 
 
-def rivals(contest: Contest, x: np.ndarray, weight: np.ndarray, tf32: bool) -> dict[str, Callable[[], Any]]:
-    """What can run the same call here, by name."""
-    found: dict[str, Callable[[], Any]] = {}
+def torch_here() -> Any:
+    """PyTorch where it is installed and has a GPU, else None."""
     with contextlib.suppress(ImportError):
         import torch
 
-        if contest.call.startswith("conv") and contest.call != "convolve" and torch.cuda.is_available():
+        if torch.cuda.is_available():
+            return torch
+    return None
+
+
+def cupy_here() -> Any:
+    """CuPy where it is installed, else None."""
+    with contextlib.suppress(ImportError):
+        import cupy
+
+        return cupy
+    return None
+
+
+def on_device(array: np.ndarray) -> Any:
+    """The array on the GPU, in a library with a pool of memory: no call must pay for the driver's allocator."""
+    if torch := torch_here():
+        return torch.from_numpy(array).cuda()
+    if cupy := cupy_here():
+        return cupy.asarray(array)
+    return cuda.to_device(array)
+
+
+def rivals(contest: Contest, x: np.ndarray, weight: np.ndarray, tf32: bool) -> dict[str, Callable[[], Any]]:
+    """What can run the same call here, by name."""
+    found: dict[str, Callable[[], Any]] = {}
+    layer = contest.call in ("conv1d", "conv2d", "conv3d")
+    if torch := torch_here():
+        a, b = torch.from_numpy(x).cuda(), torch.from_numpy(weight).cuda()
+        if layer:
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
             function = getattr(torch.nn.functional, contest.call)
-            a, b = torch.from_numpy(x).cuda(), torch.from_numpy(weight).cuda()
             options = dict(contest.options)
             found["cudnn"] = lambda: function(a, b, **options)
-            if x.ndim == 4:
-                last = [t.contiguous(memory_format=torch.channels_last) for t in (a, b)]
+            if x.ndim > 3:
+                layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+                last = [t.contiguous(memory_format=layout) for t in (a, b)]
                 found["cudnn channels last"] = lambda: function(*last, **options)
-        elif contest.call == "convolve" and torch.cuda.is_available():
-            a, b = torch.from_numpy(x).cuda(), torch.from_numpy(weight).cuda()
+        elif contest.call == "convolve":
             n = x.size + weight.size - 1
             found["torch.fft"] = lambda: torch.fft.irfft(torch.fft.rfft(a, n) * torch.fft.rfft(b, n), n)
-    if tf32:
-        return found
-    with contextlib.suppress(ImportError):
-        import cupy
+    if not layer and (cupy := cupy_here()):
         import cupyx.scipy.ndimage
         import cupyx.scipy.signal
 
-        if contest.call in ("convolve", "ndimage.correlate"):
-            a, b = cupy.asarray(x), cupy.asarray(weight)
-            if contest.call == "convolve":
-                found["cupyx fftconvolve"] = lambda: cupyx.scipy.signal.fftconvolve(a, b)
-                found["cupyx oaconvolve"] = lambda: cupyx.scipy.signal.oaconvolve(a, b)
-            else:
-                found["cupyx ndimage"] = lambda: cupyx.scipy.ndimage.correlate(a, b)
-                found["cupyx fftconvolve"] = lambda: cupyx.scipy.signal.fftconvolve(a, b, "same")
+        signal, c, d = cupyx.scipy.signal, cupy.asarray(x), cupy.asarray(weight)
+        if contest.call == "convolve":
+            found |= {f"cupyx {name}": partial(getattr(signal, name), c, d)
+                      for name in ("convolve", "fftconvolve", "oaconvolve")}
+        else:
+            found["cupyx ndimage"] = lambda: cupyx.scipy.ndimage.correlate(c, d)
+            found["cupyx fftconvolve"] = lambda: signal.fftconvolve(c, d, "same")
     return found
 
 
+# ---------------------------------------------------------------------------------------------------- Races
+
+
 def measure(deadline: float, chosen: list[Contest] | None = None) -> dict[str, Any]:
-    """Time every contest while there is time; prints a line for each."""
+    """Time every contest while there is time; prints a line for each, then how the families stand to their goals."""
     peak = peaks()
     print(f"measured peak {peak['flops'] / 1e12:.1f} TFLOP/s float32, {peak['bandwidth'] / 1e9:.0f} GB/s")
-    print(f"{'family':<18}{'call':<28}{'tf32':>5}{'method':>9}{'nconv ms':>10}{'of peak':>9}  rivals, ms")
+    print(f"{'family':<18}{'call':<28}{'tf32':>5}{'method':>9}{'nconv ms':>10}{'of peak':>9}{'of bw':>7}  rivals, ms")
     rows: list[dict[str, Any]] = []
     for contest in contests() if chosen is None else chosen:
         for tf32 in (False, True) if contest.family == "dense" else (False,):
             if time.monotonic() > deadline:
                 print("out of time: the remaining contests were not run")
-                return {"peak": peak, "times": rows}
+                return {"peak": peak, "times": rows, "means": means(rows)}
             rows.append(_one(contest, tf32, peak))
-    return {"peak": peak, "times": rows}
+    return {"peak": peak, "times": rows, "means": means(rows)}
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """For each family the geometric mean of the fastest rival's time over nconv's; prints them beside the goals."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row["rivals"] and "chosen" in row:
+            ratio = min(row["rivals"].values()) / row["seconds"][row["chosen"]]
+            ratios.setdefault(row["family"] + (" tf32" if row["tf32"] else ""), []).append(ratio)
+    found = {family: float(np.exp(np.mean(np.log(values)))) for family, values in ratios.items()}
+    for family, mean in found.items():
+        verdict = "reached" if mean >= GOALS[family] else "missed"
+        print(f"{family:<18}{mean:>6.2f} times the fastest rival, goal {GOALS[family]:g}: {verdict}")
+    return found
 
 
 def _one(contest: Contest, tf32: bool, peak: dict[str, float]) -> dict[str, Any]:
@@ -177,25 +236,33 @@ def _one(contest: Contest, tf32: bool, peak: dict[str, float]) -> dict[str, Any]
     try:
         with nconv.allow_tf32(tf32):
             spec = nconv.ArraySpec(x.shape, x.dtype, "cuda")
-            plan = nconv.plan(function, spec, cuda.to_device(weight), **contest.options)
-            methods = {c.name for c in plan.candidates if not c.refused}
-            on_device = cuda.to_device(x)
-            times = {}
-            for method in sorted(methods) if contest.call != "ndimage.correlate" else [plan.method]:
-                forced = contest.options | ({"method": method} if contest.call != "ndimage.correlate" else {})
-                timed = nconv.plan(function, spec, cuda.to_device(weight), **forced)
+            there, taps = on_device(x), on_device(weight)
+            plan = nconv.plan(function, spec, taps, **contest.options)
+            times = {plan.method: seconds(partial(plan, there))}
+            best = next(c.seconds for c in plan.candidates if c.chosen)
+            others = [c.name for c in plan.candidates if not c.refused and not c.chosen
+                      and c.seconds < 20 * best and contest.call != "ndimage.correlate"]
+            for method in others:
                 with contextlib.suppress(MemoryError):
-                    times[method] = seconds(partial(timed, on_device))
-        row |= {"chosen": plan.method, "seconds": times, "of_peak": contest.flops / times[plan.method] / peak["flops"]}
+                    timed = nconv.plan(function, spec, taps, **contest.options, method=method)
+                    times[method] = seconds(partial(timed, there))
+        mine = times[plan.method]
+        moved = x.nbytes + weight.nbytes + 4 * product(plan.problem.out_shape)
+        row |= {"chosen": plan.method, "seconds": times, "call_seconds": call_seconds(partial(plan, there)),
+                "of_peak": contest.flops / mine / peak["flops"], "of_bandwidth": moved / mine / peak["bandwidth"]}
     except Exception as fault:                          # the next contest runs all the same
         row |= {"fault": f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"}
-    others = {}
-    for name, run in rivals(contest, x, weight, tf32).items():
-        with contextlib.suppress(Exception):            # a rival's fault, for example a full memory, is its own
-            others[name] = seconds(run)
-    row["rivals"] = others
-    mine = row.get("seconds", {}).get(row.get("chosen"), float("nan"))
+    row["rivals"] = {}
+    try:
+        for name, run in rivals(contest, x, weight, tf32).items():
+            with contextlib.suppress(Exception):        # a rival's fault, for example a full memory, is its own
+                row["rivals"][name] = seconds(run)
+    except Exception as fault:
+        row["rivals_fault"] = f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"
+    nothing = float("nan")
+    mine = row.get("seconds", {}).get(row.get("chosen"), nothing)
     print(f"{contest.family:<18}{contest.name:<28}{'yes' if tf32 else 'no':>5}{row.get('chosen', '-'):>9}"
-          f"{mine * 1e3:>10.3f}{row.get('of_peak', float('nan')):>8.0%}  "
-          + ", ".join(f"{name} {t * 1e3:.3f}" for name, t in others.items()) + row.get("fault", ""), flush=True)
+          f"{mine * 1e3:>10.3f}{row.get('of_peak', nothing):>9.0%}{row.get('of_bandwidth', nothing):>7.0%}  "
+          + ", ".join(f"{name} {t * 1e3:.3f}" for name, t in row["rivals"].items())
+          + row.get("fault", "") + row.get("rivals_fault", ""), flush=True)
     return row

@@ -9,6 +9,7 @@ its inner loop is written for. Words as arguments choose kernels by name. Needs
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -117,20 +119,43 @@ def line(index: int, capability: tuple[int, int]) -> tuple[bool, str]:
                        f"{found['tensor']:>5}  {'; '.join(notes) or 'ok'}")
 
 
-def main() -> int:
+def page(table: list[str]) -> str:
+    """The table as a page of the documentation."""
+    title = "The GPU's kernels as machine code"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("numba-cuda", "nvidia-cuda-nvcc"))
+    return "\n".join([
+        title, "=" * len(title), "",
+        f"Assembled by ``ptxas``, without a GPU; {versions}. The command that says it again:", "",
+        ".. code-block:: console", "", "   $ make prove-cuda", "",
+        "A kernel's name is followed by the types that it reads and writes, and by sizes that it is compiled for.",
+        "Registers are a thread's, shared memory (bytes) is that of a block of 256 threads. Instructions are counted in",
+        "the PTX: fused multiplications, 128-bit loads, products on tensor cores.", "",
+        ".. code-block:: text", "", *(f"   {line}".rstrip() for line in table), ""])
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Print the table; 1 where anything is wrong."""
     from .specimens import specimens
 
+    parser = argparse.ArgumentParser(prog="python -m nconv.cuda.proof", description=__doc__.split("\n\n")[0])
+    parser.add_argument("words", nargs="*", help="only kernels whose name holds one of these")
+    parser.add_argument("--rst", help="also write the table as a page of the documentation")
+    options = parser.parse_args(arguments)
     chosen = [(i, capability) for i, s in enumerate(specimens()) for capability in CAPABILITIES
-              if not sys.argv[1:] or any(word in s.name for word in sys.argv[1:])]
+              if not options.words or any(word in s.name for word in options.words)]
     ptxas()                                            # its absence is one error, not one a kernel
-    print(f"{'kernel':<44}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note")
+    table = [f"{'kernel':<44}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note"]
+    print(table[0])
     wrong = 0
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for well, text in pool.map(line, *zip(*chosen, strict=True)):
             wrong += not well
+            table.append(text)
             print(text, flush=True)
-    print(f"{wrong} of {len(chosen)} wrong" if wrong else f"{len(chosen)} assembled, no spills, no local memory")
+    table.append(f"{wrong} of {len(chosen)} wrong" if wrong else f"{len(chosen)} assembled, no spills, no local memory")
+    print(table[-1])
+    if options.rst:
+        Path(options.rst).write_text(page(table), encoding="utf-8")
     return int(bool(wrong))
 
 

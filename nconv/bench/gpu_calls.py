@@ -1,0 +1,85 @@
+"""The public functions on arrays of every library that a GPU's machine has, against the same calls on the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..cuda.device import SIMULATED, cuda
+from .gpu_rivals import cupy_here, torch_here
+
+
+def libraries() -> Iterator[tuple[str, Callable, Callable, type, Callable]]:
+    """(name, host to device, device to host, type of the arrays, another stream as a context) of each library."""
+    there = cuda.to_device(np.zeros(1))
+    yield "numba", cuda.to_device, lambda a: a.copy_to_host(), type(there), contextlib.nullcontext
+    if cupy := cupy_here():
+        yield "cupy", cupy.asarray, cupy.asnumpy, cupy.ndarray, cupy.cuda.Stream
+    if torch := torch_here():
+        yield ("torch", lambda a: torch.from_numpy(np.ascontiguousarray(a)).cuda(), lambda a: a.cpu().numpy(),
+               torch.Tensor, lambda: torch.cuda.stream(torch.cuda.Stream()))
+
+
+def calls(stream: Callable) -> dict[str, Callable[[Callable], Any]]:
+    """Public calls by name: each takes the function that brings a host array to where it is computed."""
+    import nconv
+
+    rng = np.random.default_rng(0)
+    n, k = (9000, 200) if not SIMULATED else (90, 7)
+    half = n // 2 - n // 50                                 # before the loud samples
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype("f4")
+
+    x, w, bias = draw(2, 4, 6, 5), draw(6, 4, 3, 3), draw(6)
+    image, window, signal, taps, loud, lost = draw(8, 7), draw(5, 3), draw(n), draw(k), draw(n), draw(n)
+    infinite = taps.copy()
+    infinite[3], loud[n // 2:n // 2 + 3], lost[n // 3] = np.inf, 1e6, np.nan
+
+    def planned(to: Callable) -> Any:
+        plan = nconv.plan(nconv.convolve, to(signal), to(taps))
+        with stream():
+            return plan(to(signal))
+
+    return {
+        "conv2d": lambda to: nconv.conv2d(to(x), to(w), to(bias), padding=1, stride=2),
+        "conv2d float16": lambda to: nconv.conv2d(to(x.astype("f2")), to(w.astype("f2")), padding=1, method="im2col"),
+        "conv_transpose2d": lambda to: nconv.conv_transpose2d(to(x), to(w.swapaxes(0, 1).copy()), stride=2),
+        "grad.conv2d_weight": lambda to: nconv.grad.conv2d_weight(to(x), (4, 4, 3, 3), to(x[:, :, 2:, 2:].copy())),
+        "convolve": lambda to: nconv.convolve(to(signal), to(taps)),
+        "convolve, infinite tap": lambda to: nconv.convolve(to(signal), to(infinite)),
+        "fftconvolve, loud": lambda to: nconv.fftconvolve(to(loud), to(taps))[:half],
+        "fftconvolve, NaN": lambda to: nconv.fftconvolve(to(lost), to(taps)),
+        "ndimage.correlate": lambda to: nconv.ndimage.correlate(to(image), to(window), mode="wrap"),
+        "ndimage.gaussian_filter": lambda to: nconv.ndimage.gaussian_filter(to(image), 0.5),
+        "ndimage.gaussian_gradient_magnitude": lambda to: nconv.ndimage.gaussian_gradient_magnitude(to(image), 0.5),
+        "plan on another stream": planned,
+    }
+
+
+def verify_calls() -> list[dict[str, Any]]:
+    """One row for each call and library; prints what is wrong and a line for each library."""
+    rows: list[dict[str, Any]] = []
+    there = {name: call(np.asarray) for name, call in calls(contextlib.nullcontext).items()}
+    for library, to, back, kind, stream in libraries():
+        mine: list[dict[str, Any]] = []
+        for name, call in calls(stream).items():
+            row: dict[str, Any] = {"problem": name, "algorithm": f"public calls on {library}"}
+            try:
+                result, expected = call(to), there[name]
+                cuda.synchronize()                      # it may have been computed on another stream
+                host = np.asarray(back(result)).astype(expected.dtype)
+                largest = np.abs(expected[np.isfinite(expected)]).max()
+                close = np.allclose(host, expected, rtol=2e-3, atol=2e-3 * largest, equal_nan=True)
+                row |= {"ok": bool(close and isinstance(result, kind)), "kind": type(result).__name__}
+            except Exception as fault:                  # the next call runs all the same
+                row |= {"ok": False, "fault": f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"}
+            mine.append(row)
+            if not row["ok"]:
+                print(f"WRONG {row['algorithm']}, {name}: {row.get('fault', row.get('kind'))}", flush=True)
+        print(f"public calls on {library}: {sum(row['ok'] for row in mine)} of {len(mine)} right")
+        rows += mine
+    return rows
