@@ -6,6 +6,7 @@ imported here, at the first use of a GPU; with ``NUMBA_ENABLE_CUDASIM=1`` kernel
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
@@ -114,7 +115,18 @@ def device_cache(maxsize: int | None) -> Callable:
 def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, *args: Any, shared: int = 0) -> None:
     """Queue a kernel on a stream; waits for nothing. A grid of no blocks has nothing to do."""
     if blocks if isinstance(blocks, int) else all(blocks):
-        kernel[blocks, threads, stream_of(stream), shared](*args)
+        _configured(kernel, blocks, threads, stream, shared)(*args)
+
+
+def _configure(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, shared: int) -> Callable:
+    """A launch without its arguments. Numba warns of few blocks: here the problem is small, and no one's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grid size")
+        return kernel[blocks, threads, stream_of(stream), shared]
+
+
+# In the simulator a kernel holds its last configuration itself.
+_configured = _configure if SIMULATED else lru_cache(maxsize=4096)(_configure)
 
 
 @device_cache(1024)
@@ -136,8 +148,8 @@ def upload(array: np.ndarray) -> Any:
     """A copy of a host array in the device's memory; ready for every stream. Waits for this copy alone."""
     if SIMULATED:
         return np.array(array)
-    stream = _copies()
-    owner = cuda.to_device(np.ascontiguousarray(array), stream=stream)
+    stream, host = _copies(), np.ascontiguousarray(array)
+    owner = cuda.to_device(host, stream=stream)
     stream.synchronize()
     return owner.bind(0)
 

@@ -119,18 +119,30 @@ def line(index: int, capability: tuple[int, int]) -> tuple[bool, str]:
                        f"{found['tensor']:>5}  {'; '.join(notes) or 'ok'}")
 
 
+_PAGE = """The GPU's kernels as machine code
+=================================
+
+Assembled by ``ptxas``, without a GPU; {versions}. The command that writes this page (``make prove-cuda`` prints the
+table):
+
+.. code-block:: console
+
+   $ python -m nconv.cuda.proof --rst docs/results/gpu-kernels.rst
+
+A kernel's name is followed by the types that it reads and writes, and by sizes that it is compiled for. Registers are a
+thread's, shared memory (bytes) is that of a block of 256 threads. Instructions are counted in the PTX: fused
+multiplications, 128-bit loads, products on tensor cores.
+
+.. code-block:: text
+
+{table}
+"""
+
+
 def page(table: list[str]) -> str:
     """The table as a page of the documentation."""
-    title = "The GPU's kernels as machine code"
     versions = ", ".join(f"{name} {version(name)}" for name in ("numba-cuda", "nvidia-cuda-nvcc"))
-    return "\n".join([
-        title, "=" * len(title), "",
-        f"Assembled by ``ptxas``, without a GPU; {versions}. The command that says it again:", "",
-        ".. code-block:: console", "", "   $ make prove-cuda", "",
-        "A kernel's name is followed by the types that it reads and writes, and by sizes that it is compiled for.",
-        "Registers are a thread's, shared memory (bytes) is that of a block of 256 threads. Instructions are counted in",
-        "the PTX: fused multiplications, 128-bit loads, products on tensor cores.", "",
-        ".. code-block:: text", "", *(f"   {line}".rstrip() for line in table), ""])
+    return _PAGE.format(versions=versions, table="\n".join(f"   {line}" for line in table))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
             wrong += not well
             table.append(text)
             print(text, flush=True)
-    table.append(f"{wrong} of {len(chosen)} wrong" if wrong else f"{len(chosen)} assembled, no spills, no local memory")
+    right = f"{len(chosen)} assembled, no spills, no local memory"
+    table.append(f"{wrong} of {len(chosen)} wrong" if wrong else right)
     print(table[-1])
     if options.rst:
         Path(options.rst).write_text(page(table), encoding="utf-8")
