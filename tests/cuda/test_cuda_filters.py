@@ -67,6 +67,16 @@ def test_integers_go_through_no_transform():
     compare(nconv.fftconvolve(*arrays), nconv.fftconvolve(WHOLE, WHOLE[:2, :3]))       # as float64, as SciPy does
 
 
+def test_empty_arrays_stay_on_the_device():
+    from numba import cuda
+
+    image, none = cuda.to_device(IMAGE), cuda.to_device(np.zeros((0, 3)))
+    result = nconv.fftconvolve(image, none)
+    assert type(result) is type(image) and result.shape == nconv.fftconvolve(IMAGE, np.zeros((0, 3))).shape
+    result = nconv.ndimage.correlate1d(none, cuda.to_device(np.ones(3)), 1)
+    assert type(result) is type(image) and result.shape == (0, 3)
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda x: nconv.normalized_convolve(x, np.ones((3, 3))), "normalized_convolve runs on the CPU only, and x lies"),
     (lambda x: nconv.normalized_convolve(IMAGE, np.ones((3, 3)), mask=x), "and mask lies on the GPU"),
