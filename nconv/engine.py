@@ -91,13 +91,19 @@ def prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:
     arrays = registry.arrays(problem.device)
-    result = arrays.allocate(problem, x)
+    check_out(out, route.shape, route.dtype, like=x)
+    entered = arrays.widen(route.enter(x), problem)
+    lent = None
+    if out is not None and route.dtype == problem.engine:
+        lent = arrays.lend(out, problem, route.leave, (entered, bias, *prepared))
+    result = arrays.allocate(problem, x) if lent is None else lent
     if result.size:
-        _run_phases(arrays, algorithm, problem, prepared, arrays.widen(route.enter(x), problem), bias, result)
+        _run_phases(arrays, algorithm, problem, prepared, entered, bias, result)
+    if lent is not None:
+        return out
     result = arrays.narrow(route.leave(result), route.dtype, route.cast)
     if out is None:
         return arrays.deliver(result, x)
-    check_out(out, route.shape, route.dtype, like=x)
     arrays.assign(out, result)
     return out
 

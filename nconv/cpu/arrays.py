@@ -7,6 +7,7 @@ a complex convolution of C channels is then a real one of 2 C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -82,11 +83,28 @@ def contiguous(array: np.ndarray) -> np.ndarray:
 
 def narrow(array: np.ndarray, dtype: np.dtype, cast: Any = None) -> np.ndarray:
     """Values in the result's type, as `cast` gives them where a family has its own way."""
-    if cast is not None:
-        return cast(array, dtype)
     if array.dtype == dtype:
         return array
+    if cast is not None:
+        return cast(array, dtype)
     return array != 0 if dtype.kind == "b" else array.astype(dtype)
+
+
+def lend(out: np.ndarray, problem: ConvProblem, leave: Callable[[np.ndarray], np.ndarray], inputs: tuple) -> Any:
+    """The memory of the caller's `out` as `allocate` would lay it, for kernels to write there.
+
+    None where the result, which is ``leave`` of such an array, lies otherwise or has another type, or where an input
+    lies there too.
+    """
+    model = allocate(problem)
+    result = leave(model)
+    if not out.flags.carray or out.dtype != problem.engine or not result.flags.c_contiguous:
+        return None
+    if not np.may_share_memory(model, result):
+        return None
+    if any(isinstance(array, np.ndarray) and np.may_share_memory(out, array) for array in inputs):
+        return None
+    return np.ndarray(model.shape, model.dtype, out, strides=model.strides)
 
 
 def deliver(result: np.ndarray, like: Any = None) -> np.ndarray:

@@ -169,6 +169,11 @@ def narrow(array: DeviceArray, dtype: np.dtype, cast: Any = None) -> DeviceArray
     return array if array.dtype == dtype else convert(array, dtype)
 
 
+def lend(out: Any, problem: ConvProblem, leave: Any, inputs: tuple) -> None:
+    """Kernels here write to memory of their own: `out` may lie on another stream, or on the host."""
+    return None
+
+
 def assign(out: Any, result: DeviceArray, name: str = "out") -> None:
     """Copy a result into the caller's array."""
     if isinstance(out, np.ndarray):
