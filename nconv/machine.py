@@ -96,7 +96,7 @@ class Machine(_Rated):
     parallel_start: float = 8e-6   # seconds to start and join the threads
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "small": 0.4, "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "winograd": 0.9,
-        "fft": 0.45, "separable": 0.3, "line": 0.5, "line_fft": 0.45}, hash=False)
+        "fft": 0.45, "separable": 0.4, "line": 0.5, "line_fft": 0.45}, hash=False)
 
     def flops(self, dtype: np.dtype) -> float:
         """Peak additions and multiplications per second of one core in the real numbers that make up `dtype`."""
