@@ -120,6 +120,33 @@ def test_images_with_a_mode_for_each_axis_and_a_dtype():
           nconv.ndimage.correlate(volume, weights, **options), exact=True)
 
 
+FILTERS = [
+    ("gaussian_filter1d", dict(sigma=1.3, axis=0, order=1)), ("gaussian_filter1d", dict(sigma=2, radius=3)),
+    ("gaussian_filter", dict(sigma=(0.8, 1.7), order=(0, 1))), ("gaussian_filter", dict(sigma=(1.1, 0))),
+    ("gaussian_filter", dict(sigma=1.1, axes=1, radius=2)), ("uniform_filter1d", dict(size=4, axis=0, origin=-1)),
+    ("uniform_filter", dict(size=(4, 5), origin=(1, -2))), ("uniform_filter", dict(size=(1, 3))),
+    ("sobel", dict(axis=0)), ("prewitt", {}), ("laplace", {}), ("laplace", dict(axes=(1,))),
+    ("gaussian_laplace", dict(sigma=1.2)), ("gaussian_laplace", dict(sigma=0.9, axes=(0,), truncate=3.0)),
+    ("gaussian_gradient_magnitude", dict(sigma=(0.7, 1.2))), ("gaussian_gradient_magnitude", dict(sigma=1, axes=0)),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), FILTERS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(FILTERS)])
+def test_filters(name, options):
+    for mode in MODES:
+        for chunks in CHUNKINGS["even"], CHUNKINGS["ragged"]:
+            check(getattr(nconv.dask.ndimage, name)(da.from_array(IMAGE, chunks), mode=mode, cval=2.5, **options),
+                  getattr(nconv.ndimage, name)(IMAGE, mode=mode, cval=2.5, **options))
+
+
+def test_filters_of_integers_with_a_mode_for_each_axis():
+    volume = RNG.integers(0, 200, (9, 10, 11)).astype("u1")
+    for name, options in (("gaussian_filter", dict(sigma=1)), ("uniform_filter", dict(size=3)), ("sobel", {})):
+        options |= dict(output="i2", mode=["wrap", "mirror", "nearest"])
+        check(getattr(nconv.dask.ndimage, name)(da.from_array(volume, 4), **options),
+              getattr(nconv.ndimage, name)(volume, **options), exact=True)
+
+
 def test_chunks_of_an_image_stay():
     x = da.from_array(IMAGE, (6, 8))
     for mode in ("reflect", "wrap"):
@@ -172,6 +199,12 @@ def test_errors_come_before_anything_is_computed():
         nconv.dask.ndimage.convolve(x, [[1.0]], output=IMAGE)
     with pytest.raises(ValueError, match="unknown mode"):
         nconv.dask.ndimage.convolve(x, [[1.0]], mode="edge")
+    with pytest.raises(ValueError, match="sigma must be above 0"):
+        nconv.dask.ndimage.gaussian_filter1d(x, 0)
+    with pytest.raises(ValueError, match="mode must be one word for all axes"):
+        nconv.dask.ndimage.gaussian_laplace(x, 1, mode=["wrap", "mirror"])
+    with pytest.raises(TypeError, match="output must be a dtype"):
+        nconv.dask.ndimage.sobel(x, output=IMAGE)
     with pytest.raises(ValueError, match="disagree on channels"):
         nconv.dask.conv2d(x[None], np.ones((1, 2, 3, 3)))
     with pytest.raises(ValueError, match=r"compute_chunk_sizes\(\)"):

@@ -20,7 +20,9 @@ CONTRACT = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     grad.conv1d_input grad.conv2d_input grad.conv3d_input grad.conv1d_weight grad.conv2d_weight grad.conv3d_weight
     dask.convolve dask.correlate dask.conv1d dask.conv2d dask.conv3d dask.ndimage.convolve dask.ndimage.correlate
-    dask.ndimage.convolve1d dask.ndimage.correlate1d
+    dask.ndimage.convolve1d dask.ndimage.correlate1d dask.ndimage.gaussian_filter dask.ndimage.gaussian_filter1d
+    dask.ndimage.uniform_filter dask.ndimage.uniform_filter1d dask.ndimage.sobel dask.ndimage.prewitt
+    dask.ndimage.laplace dask.ndimage.gaussian_laplace dask.ndimage.gaussian_gradient_magnitude
     nn.Conv1d nn.Conv2d nn.Conv3d nn.ConvTranspose1d nn.ConvTranspose2d nn.ConvTranspose3d nn.Linear nn.ReLU nn.Flatten
     nn.MaxPool1d nn.MaxPool2d nn.MaxPool3d nn.AvgPool1d nn.AvgPool2d nn.AvgPool3d nn.Module nn.Sequential nn.Parameter
     nn.CrossEntropyLoss nn.SGD nn.Adam nn.load_safetensors nn.save_safetensors

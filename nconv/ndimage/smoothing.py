@@ -12,6 +12,14 @@ from .correlation import correlate1d, normalize_axes, one_an_axis, output_of, tr
 from .passes import Step, as_axis, as_input, hand_over, run, seen, wing_of
 
 
+def radius_of(sigma: float, radius: Any, truncate: float) -> int:
+    """The radius of a Gaussian window, given or where it is truncated."""
+    radius = int(truncate * float(sigma) + 0.5) if radius is None else radius
+    if isinstance(radius, bool) or not isinstance(radius, (int, np.integer)) or radius < 0:
+        raise ValueError(f"radius must be an integer of at least 0: radius={radius!r}")
+    return int(radius)
+
+
 def _gaussian(sigma: float, order: int, radius: Any, truncate: float) -> np.ndarray:
     """Weights of a correlation with the derivative of a Gaussian of unit sum, at -radius..radius.
 
@@ -21,9 +29,7 @@ def _gaussian(sigma: float, order: int, radius: Any, truncate: float) -> np.ndar
         raise ValueError(f"sigma must be above 0: sigma={sigma!r}")
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 0:
         raise ValueError(f"order must be an integer of at least 0: order={order!r}")
-    radius = int(truncate * float(sigma) + 0.5) if radius is None else radius
-    if isinstance(radius, bool) or not isinstance(radius, (int, np.integer)) or radius < 0:
-        raise ValueError(f"radius must be an integer of at least 0: radius={radius!r}")
+    radius = radius_of(sigma, radius, truncate)
     x = np.arange(-radius, radius + 1, dtype=np.float64)
     weights = np.exp(-0.5 * (x / sigma) ** 2)
     weights /= weights.sum()

@@ -1,4 +1,4 @@
-"""`nconv.ndimage`'s filters on dask arrays."""
+"""`nconv.ndimage.correlate` and its like on dask arrays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .. import ndimage
-from ..lowering import lower
-from . import overlap
+from ... import ndimage
+from ...lowering import lower
+from .. import overlap
+from .blocks import check_output
 
 
 def _block(block: Any, weights: Any, bias: None, pads: overlap.Pads, block_id: tuple[int, ...], *, name: str,
@@ -24,8 +25,7 @@ def _block(block: Any, weights: Any, bias: None, pads: overlap.Pads, block_id: t
 def _run(name: str, input: Any, weights: Any, numbers: Sequence[int] | None, **arguments: Any) -> da.Array:
     """One filter, with all its arguments, along the axes `numbers` (None: all)."""
     input, weights = overlap.check_input(input, "input"), overlap.as_weight(weights)
-    if isinstance(arguments["output"], (np.ndarray, da.Array)):
-        raise TypeError("output must be a dtype: a dask array takes no results; store() writes them to an array")
+    check_output(arguments["output"])
     call = lower(getattr(ndimage, name), overlap.spec(input, "input"), overlap.spec(weights, "weights"), **arguments)
     numbers = range(input.ndim) if numbers is None else sorted(int(a) % input.ndim for a in numbers)
     axes = overlap.axes_of(call, tuple(numbers)) if numbers else ()
