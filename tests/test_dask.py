@@ -1,5 +1,6 @@
 """Functions on dask arrays: equal to the same function in memory, whatever the chunks, wherever the blocks run."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -118,6 +119,34 @@ def test_images_with_a_mode_for_each_axis_and_a_dtype():
     options = dict(output="i2", mode=["wrap", "mirror"], axes=(2, 0))
     check(nconv.dask.ndimage.correlate(da.from_array(volume, 4), weights, **options),
           nconv.ndimage.correlate(volume, weights, **options), exact=True)
+
+
+@pytest.mark.parametrize("mode", ["mirror", "wrap"])
+def test_blocks_of_another_library_reach_nconv_as_they_are(mode, monkeypatch):
+    class Device(np.ndarray):                # stands in for CuPy's arrays: NumPy's functions give the like
+        def __array_function__(self, function, types, args, kwargs):
+            result = super().__array_function__(function, types, args, kwargs)
+            return result.view(Device) if isinstance(result, np.ndarray) else result
+
+    def recording(function):
+        @functools.wraps(function)
+        def run(input, *args, **kwargs):
+            seen.add(type(input))
+            return function(np.asarray(input), *args, **kwargs).view(Device)
+        return run
+
+    seen = set()
+    x = da.from_array(IMAGE, 8).map_blocks(lambda block: block.view(Device), meta=np.empty((0, 0)).view(Device))
+    calls = {"correlate": np.ones((3, 4)), "gaussian_filter": 1.5}
+    results = {name: getattr(nconv.dask.ndimage, name)(x, argument, mode=mode) for name, argument in calls.items()}
+    for name, result in results.items():
+        expected = getattr(nconv.ndimage, name)(IMAGE, calls[name], mode=mode)
+        with monkeypatch.context() as patch:
+            patch.setattr(nconv.ndimage, name, recording(getattr(nconv.ndimage, name)))
+            computed = result.compute()
+        assert type(result._meta) is type(computed) is Device
+        np.testing.assert_allclose(np.asarray(computed), expected, atol=1e-12)
+    assert seen == {Device}
 
 
 FILTERS = [
