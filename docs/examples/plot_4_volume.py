@@ -57,7 +57,7 @@ mended = nconv.normalized_convolve(damaged, window, boundary="extend")
 # The pictures
 # ------------
 
-fig, axes = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(9, 3.1), layout="constrained")
 for ax, (title, picture) in zip(axes.flat, {
         "as measured": volume, "smoothed": smooth, "slices and a block lost": damaged, "smoothed over the gaps": mended,
 }.items(), strict=True):
