@@ -6,9 +6,12 @@ the cheapest that is allowed wins. Measurements (`tune`) stand above predictions
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from math import inf
 from types import ModuleType
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from .machine import machine
 from .phases import phases
 from .problem import ConvProblem
 
+_SURELY_SHARED = 8            # so many starts of the threads: work from which on one thread alone cannot serve best
 
 @dataclass(frozen=True)
 class Candidate:
@@ -39,10 +43,16 @@ class Candidate:
 class Decision:
     """The outcome for one problem."""
 
-    problem: ConvProblem
+    problem: ConvProblem             # with the number of threads that serves it best
     algorithm: ModuleType
-    candidates: tuple[Candidate, ...]
     workspace: int
+    seconds: float                   # measured where it was, else estimated
+    _table: Callable[[], tuple[Candidate, ...]]
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every algorithm; those that could not win are asked now, which takes longer than the choice."""
+        return tuple(replace(c, chosen=c.name == self.algorithm.NAME) for c in self._table())
 
 
 def decide(problem: ConvProblem, method: str = "auto") -> Decision:
@@ -55,44 +65,116 @@ def decide(problem: ConvProblem, method: str = "auto") -> Decision:
 @lru_cache(maxsize=1024)
 def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit: int | None,
             error_limit: float) -> Decision:
-    algorithms = registry.algorithms(problem.device)
-    forced = method != "auto"
-    rates = machine(problem.device)
-    if forced and method not in registry.names(problem.device):
-        raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of "
-                         f"{', '.join(map(repr, registry.names(problem.device)))}")
-    measured = wisdom.recall(problem, num_threads)
-    parts = _parts(problem)
-    scored = []
-    for algorithm in algorithms:
-        refused = next(filter(None, map(algorithm.why_not, parts)), "")
-        if refused:
-            scored.append((Candidate(algorithm.NAME, float("inf"), 0, float("inf"), refused), problem, algorithm))
-            continue
-        # A small problem is not worth the start of the threads.
-        best = min((problem.replace(threads=n) for n in {1, num_threads}),
-                   key=lambda p: sum(algorithm.cost(part, rates) for part in _parts(p)))
-        parts_of_best = _parts(best)
-        candidate = Candidate(
-            algorithm.NAME, sum(algorithm.cost(part, rates) for part in parts_of_best),
-            sum(algorithm.workspace(part, rates) for part in parts_of_best),
-            max(map(algorithm.error, parts_of_best), default=1.0), measured=measured.get(algorithm.NAME))
-        if workspace_limit is not None and candidate.workspace > workspace_limit:
-            candidate = replace(candidate, refused=f"needs {candidate.workspace} bytes of workspace, the limit is "
-                                                   f"{workspace_limit}")
-        elif not forced and candidate.error > error_limit:
-            candidate = replace(candidate, refused=f"expected error is {candidate.error:.3g} times the direct "
-                                                   f"method's, the limit is {error_limit:.3g}")
-        scored.append((candidate, best, algorithm))
+    names = registry.names(problem.device)
+    if method != "auto" and method not in names:
+        raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of {', '.join(map(repr, names))}")
+    scores = _Scores(problem, num_threads, workspace_limit, error_limit if method == "auto" else inf)
+    winner = scores.best() if method == "auto" else scores.score(registry.algorithms(problem.device)[
+        names.index(method)])
+    if winner is None or winner.candidate.refused:
+        _refuse(method, scores.table(), workspace_limit)
+    return Decision(winner.problem, winner.algorithm, winner.candidate.workspace, winner.seconds, scores.table)
 
-    allowed = [entry for entry in scored if not entry[0].refused and method in ("auto", entry[0].name)]
-    if not allowed:
-        _refuse(problem, method, [entry[0] for entry in scored], workspace_limit)
-    # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
-    known = [entry for entry in allowed if entry[0].measured is not None] or allowed
-    winner = min(known, key=lambda entry: entry[0].measured if entry[0].measured is not None else entry[0].seconds)
-    candidates = tuple(replace(c, chosen=c is winner[0]) for c, _, _ in scored)
-    return Decision(winner[1], winner[2], candidates, winner[0].workspace)
+
+class _Score(NamedTuple):
+    """An algorithm's answers."""
+
+    candidate: Candidate
+    algorithm: ModuleType
+    problem: ConvProblem             # with the number of threads that serves it best
+
+    @property
+    def seconds(self) -> float:
+        """Measured where it was, else estimated."""
+        return self.candidate.seconds if self.candidate.measured is None else self.candidate.measured
+
+
+class _Scores:
+    """The algorithms' answers about one problem, each asked when it is needed.
+
+    A good answer costs tens of microseconds, and seven algorithms are asked. Each knows at once a time that it cannot
+    undercut, so in the order of these most need not be asked further.
+    """
+
+    def __init__(self, problem: ConvProblem, num_threads: int, workspace_limit: int | None, error_limit: float):
+        self._limits = workspace_limit, error_limit
+        self._machine = machine(problem.device)
+        self._measured = wisdom.recall(problem, num_threads)
+        self._serial = problem, _parts(problem)
+        self._shared = self._serial
+        self._start = 0.0
+        if num_threads > 1 and problem.device == "cpu":
+            self._shared = problem.with_threads(num_threads), [p.with_threads(num_threads) for p in self._serial[1]]
+            self._start = self._machine.parallel_start
+
+    def best(self) -> _Score | None:
+        """The cheapest that is allowed; None where none is."""
+        algorithms = registry.algorithms(self._serial[0].device)
+        # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
+        known = [self.score(algorithm) for algorithm in algorithms if algorithm.NAME in self._measured]
+        if any(not score.candidate.refused for score in known):
+            return min((score for score in known if not score.candidate.refused), key=lambda score: score.seconds)
+        bids: list[tuple[float, int, float, ModuleType]] = []
+        for algorithm in algorithms:
+            if not any(map(algorithm.why_not, self._serial[1])):
+                seconds, error = self._least(algorithm)
+                if error <= self._limits[1]:
+                    bids.append((self._least_of_any(seconds), len(bids), seconds, algorithm))
+        best = None
+        for bound, _, seconds, algorithm in sorted(bids):
+            if best is not None and best.seconds <= bound:
+                break
+            score = self._priced(algorithm, seconds)
+            if not score.candidate.refused and (best is None or score.seconds < best.seconds):
+                best = score
+        return best
+
+    def table(self) -> tuple[Candidate, ...]:
+        """All of them, refused ones too."""
+        return tuple(self.score(algorithm).candidate for algorithm in registry.algorithms(self._serial[0].device))
+
+    def score(self, algorithm: ModuleType) -> _Score:
+        """The answers of one algorithm."""
+        refused = next(filter(None, map(algorithm.why_not, self._serial[1])), "")
+        if refused:
+            return _Score(Candidate(algorithm.NAME, inf, 0, inf, refused), algorithm, self._serial[0])
+        return self._priced(algorithm, 0.0)
+
+    def _priced(self, algorithm: ModuleType, least: float) -> _Score:
+        """The answers of an algorithm that supports the problem and takes at least so many seconds on one thread."""
+        best, parts = self._serial
+        seconds = inf
+        if least <= _SURELY_SHARED * self._start * len(parts) or not self._start:
+            seconds = sum(algorithm.cost(part, self._machine) for part in parts)
+        if self._least_of_any(least) < seconds and self._start > 0:       # a small problem is not worth the threads
+            shared = sum(algorithm.cost(part, self._machine) for part in self._shared[1])
+            if shared < seconds:
+                seconds, (best, parts) = shared, self._shared
+        workspace = sum(algorithm.workspace(part, self._machine) for part in parts)
+        error = max(map(algorithm.error, parts), default=1.0)
+        refused = self._over_limit(workspace, error)
+        candidate = Candidate(algorithm.NAME, seconds, workspace, error, refused, False,
+                              self._measured.get(algorithm.NAME))
+        return _Score(candidate, algorithm, best)
+
+    def _over_limit(self, workspace: int, error: float) -> str:
+        workspace_limit, error_limit = self._limits
+        if workspace_limit is not None and workspace > workspace_limit:
+            return f"needs {workspace} bytes of workspace, the limit is {workspace_limit}"
+        if error > error_limit:
+            return f"expected error is {error:.3g} times the direct method's, the limit is {error_limit:.3g}"
+        return ""
+
+    def _least(self, algorithm: ModuleType) -> tuple[float, float]:
+        """(seconds on one thread, error) that the algorithm cannot undercut."""
+        if not hasattr(algorithm, "least") or not self._serial[1]:
+            return 0.0, 1.0
+        answers = [algorithm.least(part, self._machine) for part in self._serial[1]]
+        return sum(seconds for seconds, _ in answers), max(error for _, error in answers)
+
+    def _least_of_any(self, seconds: float) -> float:
+        """The least with any number of threads, from that on one."""
+        return min(seconds, seconds / self._shared[0].threads + self._start)
 
 
 def forget_choices() -> None:
@@ -135,11 +217,10 @@ def _parts(problem: ConvProblem) -> list[ConvProblem]:
 
 def seconds(problem: ConvProblem) -> float:
     """Predicted, or measured, time of the algorithm that 'auto' takes."""
-    chosen = next(c for c in decide(problem).candidates if c.chosen)
-    return chosen.seconds if chosen.measured is None else chosen.measured
+    return decide(problem).seconds
 
 
-def _refuse(problem, method, candidates, workspace_limit):
+def _refuse(method: str, candidates: tuple[Candidate, ...], workspace_limit: int | None) -> NoReturn:
     considered = [c for c in candidates if method in ("auto", c.name)]
     if workspace_limit is not None and any(c.workspace > workspace_limit for c in considered):
         least = min(c.workspace for c in considered if c.workspace > workspace_limit)

@@ -32,6 +32,7 @@ def vector_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
 
 
+@cache
 def vector_registers() -> int:
     """Number of vector registers: 32 with AVX-512 and on 64-bit Arm, else 16."""
     return 32 if vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64") else 16
@@ -100,10 +101,10 @@ class Machine(_Rated):
 
     def flops(self, dtype: np.dtype) -> float:
         """Peak additions and multiplications per second of one core in the real numbers that make up `dtype`."""
-        real = np.zeros(0, dtype).real.dtype
+        size = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
         # A fused operation counts twice; integer products take about three float ones.
-        peak = 2 * self.arithmetic_bytes / real.itemsize * self.clock
-        return peak if real.kind == "f" else peak / 3
+        peak = 2 * self.arithmetic_bytes / size * self.clock
+        return peak if dtype.kind in "fc" else peak / 3
 
 
 @dataclass(frozen=True)

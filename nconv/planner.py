@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, threads, wisdom
-from .choice import Decision, decide, decide_call, forget_choices, is_outer, separable_twin
+from .choice import Candidate, Decision, decide, decide_call, forget_choices, is_outer, separable_twin
 from .engine import execute, finish, prepare, shortcut_of
 from .lowering import Call, as_array, check_device, lower, on_gpu
 from .problem import ArraySpec
@@ -35,10 +35,9 @@ class Plan:
 
     def __init__(self, call: Call, decision: Decision):
         self._call = call
-        self._algorithm = decision.algorithm
         self.problem = decision.problem
         self.method: str = decision.algorithm.NAME
-        self.candidates = decision.candidates
+        self._decision = decision
         self.workspace_bytes = decision.workspace
         self._prepared = None
         self._bias = None
@@ -65,10 +64,15 @@ class Plan:
                 return result
         if self._call.instead is not None:
             return execute(replace(self._call, x=x, out=out))
-        return finish(self._call.route, self.problem, self._algorithm, self._prepared, x, self._bias, out)
+        return finish(self._call.route, self.problem, self._decision.algorithm, self._prepared, x, self._bias, out)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every algorithm considered: name, estimated seconds, workspace bytes, expected error, why not if refused."""
+        return self._decision.candidates
 
     def __repr__(self) -> str:
-        return f"<Plan {self.method}: {len(self.candidates)} candidates>"
+        return f"<Plan {self.method} of {self.problem.rank} axes, {self.problem.dtype}>"
 
     def __str__(self) -> str:
         p = self.problem

@@ -12,10 +12,10 @@ channels exchanged. Modes ('full', 'same', 'valid', padding words) end where a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -80,6 +80,25 @@ class ArraySpec:
         return len(self.shape)
 
 
+class _Once:
+    """`functools.cached_property` without the lock that it takes up to Python 3.11, which costs two microseconds."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function, self._name, self.__doc__ = function, function.__name__, function.__doc__
+
+    def __get__(self, problem: Any, kind: Any) -> Any:
+        if problem is None:
+            return self
+        value = problem.__dict__[self._name] = self._function(problem)
+        return value
+
+
+if TYPE_CHECKING:
+    _once = property
+else:
+    _once = _Once
+
+
 @dataclass(frozen=True)
 class ConvProblem:
     """One convolution, as every room below the public functions sees it. Any number of spatial axes, at least one."""
@@ -123,20 +142,29 @@ class ConvProblem:
     def __hash__(self):
         return self._hash
 
-    @cached_property
+    @_once
     def _hash(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+        return hash(_fields_of(self))
 
     def replace(self, **changes) -> ConvProblem:
         """A copy with changes, validated again."""
         return replace(self, **changes)
 
-    @property
+    def with_threads(self, threads: int) -> ConvProblem:
+        """A copy for so many threads; it keeps what was already worked out of the extents."""
+        if threads == self.threads:
+            return self
+        copy = object.__new__(ConvProblem)
+        copy.__dict__.update(self.__dict__, threads=threads)
+        copy.__dict__.pop("_hash", None)
+        return copy
+
+    @_once
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.size)
 
-    @cached_property
+    @_once
     def out(self) -> tuple[int, ...]:
         """Output extents."""
         return tuple(
@@ -144,10 +172,15 @@ class ConvProblem:
             for n, u, r, s, d, (low, high) in zip(
                 self.size, self.upsample, self.kernel, self.stride, self.dilation, self.padding, strict=True))
 
-    @cached_property
+    @_once
     def engine(self) -> np.dtype:
         """Type in which the kernels compute: float32, float64, complex64, complex128, int32 or int64."""
         return engine_dtype(self.dtype)
+
+    @_once
+    def real(self) -> np.dtype:
+        """Type of the real numbers that make up an element of `engine`."""
+        return np.zeros(0, self.engine).real.dtype if self.engine.kind == "c" else self.engine
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -164,22 +197,22 @@ class ConvProblem:
         """Shape of the output in the engine's order (N, groups K, *out)."""
         return (self.N, self.groups * self.K, *self.out)
 
-    @cached_property
+    @_once
     def taps(self) -> int:
         """Products summed for one output element: C times the window's volume."""
         return self.C * product(self.kernel)
 
-    @cached_property
+    @_once
     def positions(self) -> int:
         """Output elements of one channel of one image."""
         return product(self.out)
 
-    @cached_property
+    @_once
     def macs(self) -> int:
         """Multiplications of the definition."""
         return self.N * self.groups * self.K * self.taps * self.positions
 
-    @cached_property
+    @_once
     def reach(self) -> tuple[int, ...]:
         """Padded extent that the outputs read, per axis."""
         return tuple(span(o, s) + span(r, d) - 1 if o else 0
@@ -191,3 +224,6 @@ class ConvProblem:
             _boundary.index_map(mode, n, low, count, u)
             for mode, n, (low, _), count, u in zip(
                 self.boundary, self.size, self.padding, self.reach, self.upsample, strict=True))
+
+
+_fields_of = attrgetter(*ConvProblem.__dataclass_fields__)

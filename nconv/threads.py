@@ -166,7 +166,10 @@ def _all_threads() -> int:
     if _num_threads is None:
         setting = os.environ.get("NCONV_NUM_THREADS", "").strip()
         if not setting:
-            return max_threads()
+            most = max_threads()
+            if "numba.core.config" in sys.modules:          # decided, and asked before every call: keep it
+                _num_threads = most
+            return most
         try:
             _num_threads = _checked(int(setting), "NCONV_NUM_THREADS")
         except ValueError as error:

@@ -87,9 +87,9 @@ def forget() -> None:
 
 def _key(problem: ConvProblem, num_threads: int) -> str:
     p = problem
-    return " ".join(map(str, (machine(p.device).name, num_threads, p.dtype, p.N, p.groups, p.C, p.K, p.size, p.kernel,
-                              p.stride, p.dilation, p.padding, p.boundary, p.upsample, p.channels_last,
-                              *(["tf32"] if p.tf32 else []), *(["separable"] if p.separable else []))))
+    return (f"{machine(p.device).name} {num_threads} {p.dtype.name} {p.N} {p.groups} {p.C} {p.K} {p.size} {p.kernel} "
+            f"{p.stride} {p.dilation} {p.padding} {p.boundary} {p.upsample} {p.channels_last}"
+            f"{' tf32' * p.tf32}{' separable' * p.separable}")
 
 
 def _read() -> dict[str, dict[str, float]]:

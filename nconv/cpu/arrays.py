@@ -188,7 +188,7 @@ def parts(problem: ConvProblem) -> int:
 
 def real_dtype(problem: ConvProblem) -> np.dtype:
     """Type of the numbers that the kernels multiply."""
-    return np.zeros(0, problem.engine).real.dtype
+    return problem.real
 
 
 def bias_vector(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

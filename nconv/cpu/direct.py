@@ -10,6 +10,7 @@ the window several rows, it has output rows, so that a vector of the input serve
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
 from .micro import filter_tile, multiply_tile
 from .simd import lanes_of
-from .tiles import TAPS_AT_ONCE, filter_shape, register_tile, share_tiles, shrink, split_channels
+from .tiles import TAPS_AT_ONCE, filter_shape, register_tile, remainders, share_tiles, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -30,11 +31,25 @@ NAME = "direct"
 SUPPORTS = "every problem, every dtype; integers exactly"
 REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
 _BUFFER_BYTES = 384 * 1024     # of one thread's gathered tile: with the weights it should stay in the L2 cache
+_CHANNELS, _FILTER, _SINGLE = "direct", "direct_filter", "direct_single"     # what a register tile's rows are
 
 
 def why_not(problem: ConvProblem) -> str:
     """Every valid problem is supported."""
     return ""
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """The multiplications alone, and each input element gathered once, without threads; the direct method's error."""
+    p = problem
+    kind, waste = _FILTER, 1.0
+    if not _filters(p):
+        rows = p.K * parts(p)
+        M = len(register_tile(rows)[0])
+        kind, waste = _CHANNELS if M > 1 else _SINGLE, round_up(rows, M) / rows
+    multiplied = 2 * p.macs * parts(p) ** 2 * waste / (machine.flops(p.engine) * machine.efficiency[kind])
+    moved = p.N * p.groups * p.positions * p.engine.itemsize * (p.C / machine.gather_rate + p.K / machine.bandwidth)
+    return multiplied + moved + machine.call, 1.0
 
 
 def cost(problem: ConvProblem, machine) -> float:
@@ -43,7 +58,7 @@ def cost(problem: ConvProblem, machine) -> float:
     rows = problem.K * parts(problem)
     M = 1 if choice.filters else len(choice.rows)
     flops = 2 * problem.macs * parts(problem) ** 2 * round_up(rows, M) / rows * choice.waste
-    kind = "direct_filter" if choice.filters else "direct" if M > 1 else "direct_single"
+    kind = _FILTER if choice.filters else _CHANNELS if M > 1 else _SINGLE
     rate = machine.flops(problem.engine) * machine.efficiency[kind]
     gathered = choice.gathered * real_dtype(problem).itemsize
     stored = product(problem.out_shape) * problem.engine.itemsize
@@ -57,12 +72,79 @@ def workspace(problem: ConvProblem, machine) -> int:
     choice = _choose(problem)
     M = 1 if choice.filters else len(choice.rows)
     weight = problem.groups * round_up(problem.K * parts(problem), M) * problem.taps * parts(problem)
-    return (weight + problem.threads * (choice.layout.buffer_size + choice.sums)) * real_dtype(problem).itemsize
+    return (weight + problem.threads * (choice.buffer_size + choice.sums)) * real_dtype(problem).itemsize
 
 
 def error(problem: ConvProblem) -> float:
     """The direct method is the measure of the others."""
     return 1.0
+
+
+def _filters(problem: ConvProblem) -> bool:
+    """Whether the rows of a register tile are output rows."""
+    p = problem
+    return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1 and p.kernel[-2] > 1
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles, as integers: all that the cost depends on."""
+
+    rows: tuple                # register tile
+    columns: tuple
+    filters: bool              # rows of a register tile are output rows
+    row_step: int              # distance of the output rows of a register tile
+    tile: tuple[int, ...]      # output extents of a tile
+    extents: tuple[int, ...]   # positions within a phase that a tile reads, per axis
+    phases: tuple[int, ...]    # phases that the window touches, per axis
+    buffer_size: int
+    channel_parts: int         # into how many pieces of work the output channels are split
+    sums: int                  # elements of a thread's register tile, where it is scattered
+    items: int                 # pieces of work to share
+    waste: float               # computed positions over wanted ones
+    gathered: float            # elements gathered by all tiles
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    p = problem
+    itemsize = real_dtype(p).itemsize
+    lanes = simd.lanes(real_dtype(p))
+    channels, out_channels = p.C * parts(p), p.K * parts(p)
+    filters = _filters(p)
+    rows, columns = filter_shape(p.out[-1], lanes) if filters else register_tile(out_channels)
+    vector = len(columns) * lanes
+    row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
+    height = len(rows) * row_step if filters else 1          # output rows of a register tile
+    phases = tuple(map(remainders, p.kernel, p.stride, p.dilation))
+    spans = list(map(span, p.kernel, p.dilation))
+    beyond = [ceil_div(w, s) - 1 for w, s in zip(spans, p.stride, strict=True)]     # positions read beside the tile's
+    plane = channels * product(phases)
+    blocks = 1 if filters else ceil_div(out_channels, len(rows))
+    images = p.N * p.groups
+
+    def extents(tile):
+        return tuple(map(add, tile, beyond))
+
+    def small(tile):
+        if product(tile) <= 2 * vector:
+            return True
+        if plane * product(extents(tile)) * itemsize > _BUFFER_BYTES:
+            return False
+        pieces = images * product(map(ceil_div, p.out, tile))
+        return pieces >= p.threads or (pieces * blocks >= p.threads and blocks >= 2 * p.threads)
+
+    window = [w / s for w, s in zip(spans, p.stride, strict=True)]
+    tile = share_tiles(p.out, shrink(p.out, window, small), images * blocks, p.threads)
+    extent = extents(tile)
+    volume = product(extent)
+    pieces = images * product(map(ceil_div, p.out, tile))
+    channel_parts = split_channels(pieces, blocks, p.threads)
+    computed = round_up(tile[-1], vector) / tile[-1] * (round_up(tile[-2], height) / tile[-2] if filters else 1)
+    items = pieces * channel_parts
+    return _Choice(
+        rows, columns, filters, row_step, tuple(tile), extent, phases,
+        plane * volume + vector + (height + 1) * product(extent[1:]), channel_parts, len(rows) * vector, items,
+        computed, float(items * plane * volume))
 
 
 class TileLayout(NamedTuple):
@@ -90,57 +172,17 @@ class TileLayout(NamedTuple):
     planes: np.ndarray         # sets of window rows as `filter_tile` takes them
 
 
-class _Choice(NamedTuple):
-    """A layout with what only the host needs."""
-
-    layout: TileLayout
-    rows: tuple                # register tile
-    columns: tuple
-    filters: bool              # rows of a register tile are output rows
-    sums: int                  # elements of a thread's register tile, where it is scattered
-    items: int                 # pieces of work to share
-    waste: float               # computed positions over wanted ones
-    gathered: float            # elements gathered by all tiles
-
-
 @lru_cache(maxsize=256)
-def _choose(problem: ConvProblem) -> _Choice:
+def _lay_out(problem: ConvProblem) -> TileLayout:
     p = problem
-    rank = p.rank
-    itemsize = real_dtype(p).itemsize
-    lanes = simd.lanes(real_dtype(p))
-    channels, out_channels = p.C * parts(p), p.K * parts(p)
-    filters = out_channels == channels == 1 and rank > 1 and p.kernel[-2] > 1
-    rows, columns = filter_shape(p.out[-1], lanes) if filters else register_tile(out_channels)
-    vector = len(columns) * lanes
-    row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
-    height = len(rows) * row_step if filters else 1          # output rows of a register tile
-    used = [sorted({r * d % s for r in range(min(k, s))})
-            for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
-
-    def extents(tile):
-        """Positions within a phase that a tile reads, per axis."""
-        return [ceil_div((n - 1) * s + span(k, d), s)
-                for n, s, k, d in zip(tile, p.stride, p.kernel, p.dilation, strict=True)]
-
-    def size(tile):
-        return channels * product(map(len, used)) * product(extents(tile))
-
-    blocks = 1 if filters else ceil_div(out_channels, len(rows))
-
-    def small(tile):
-        pieces = p.N * p.groups * product(map(ceil_div, p.out, tile))
-        shared = pieces * blocks >= p.threads and (pieces >= p.threads or blocks >= 2 * p.threads)
-        return product(tile) <= 2 * vector or (size(tile) * itemsize <= _BUFFER_BYTES and shared)
-
-    window = [span(k, d) / s for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
-    tile = share_tiles(p.out, shrink(p.out, window, small), p.N * p.groups * blocks, p.threads)
-    extent = extents(tile)
-    strides = [product(extent[a + 1:]) for a in range(rank)]
-    volume = product(extent)
-    counts = [len(u) for u in used]
+    choice = _choose(p)
+    rank, channels, counts = p.rank, p.C * parts(p), choice.phases
+    strides = [product(choice.extents[a + 1:]) for a in range(rank)]
+    volume = product(choice.extents)
     phase_strides = [volume * product(counts[a + 1:]) for a in range(rank)]
     channel_stride = volume * product(counts)
+    used = [sorted({r * d % s for r in range(min(k, s))})
+            for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
 
     def places(axis):
         """Buffer offset of each tap of an axis."""
@@ -148,28 +190,21 @@ def _choose(problem: ConvProblem) -> _Choice:
         return np.searchsorted(used[axis], phase) * phase_strides[axis] + position * strides[axis]
 
     offsets = np.arange(channels, dtype=np.int64) * channel_stride
-    for axis in range(rank - 2 if filters else rank):
+    for axis in range(rank - 2 if choice.filters else rank):
         offsets = np.add.outer(offsets, places(axis)).ravel()
     planes = np.zeros(0, np.int64)
-    if filters:
-        planes = _planes(problem, offsets, places(rank - 2), row_step)
+    if choice.filters:
+        planes = _planes(problem, offsets, places(rank - 2), choice.row_step)
         offsets = places(rank - 1)
 
-    grid = [ceil_div(n, t) for n, t in zip(p.out, tile, strict=True)]
-    pieces = p.N * p.groups * product(grid)
-    channel_parts = split_channels(pieces, blocks, p.threads)
-    computed = round_up(tile[-1], vector) / tile[-1] * (round_up(tile[-2], height) / tile[-2] if filters else 1)
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
-    layout = TileLayout(
-        batch=p.N, groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p),
-        channel_parts=channel_parts, channel_stride=channel_stride,
-        buffer_size=channels * channel_stride + vector + (height + 1) * max(strides),
-        buffer_rows=product(counts[:-1]) * product(extent[:-1]), row_step=row_step, out=vec(p.out),
-        stride=vec(p.stride), tile=vec(tile), grid=vec(grid), phases=vec([u for axis in used for u in axis]),
-        phase_start=vec(np.concatenate([[0], np.cumsum(counts)])), phase_stride=vec(phase_strides),
-        strides=vec(strides), offsets=vec(offsets), planes=planes)
-    items = pieces * channel_parts
-    return _Choice(layout, rows, columns, filters, len(rows) * vector, items, computed, items * size(tile))
+    return TileLayout(
+        batch=p.N, groups=p.groups, channels=channels, out_channels=p.K * parts(p), parts=parts(p),
+        channel_parts=choice.channel_parts, channel_stride=channel_stride, buffer_size=choice.buffer_size,
+        buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
+        stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
+        phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
+        phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes)
 
 
 def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:
@@ -194,7 +229,7 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
     tiles = direct_filter_kernel if choice.filters else direct_channel_kernel
-    tiles(choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
+    tiles(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
           choice.rows, choice.columns, min(problem.threads, choice.items))
 
 

@@ -40,18 +40,28 @@ def why_not(problem: ConvProblem) -> str:
     return ""
 
 
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """The multiplications alone, and each input element gathered once, without threads; the direct method's error."""
+    p = problem
+    channels = round_up(p.K * parts(p), simd.lanes(real_dtype(p)))
+    multiplied = 2 * p.N * p.groups * channels * p.positions * p.taps * parts(p) / (
+        machine.flops(p.engine) * machine.efficiency["im2col"])
+    moved = p.N * p.groups * p.positions * p.engine.itemsize * (p.C / machine.gather_rate + p.K / machine.bandwidth)
+    return multiplied + moved + machine.call, 1.0
+
+
 def cost(problem: ConvProblem, machine) -> float:
     """Multiplications at the register tile's rate, packing the weight, gathering tiles, storing the output."""
     choice = _choose(problem)
-    layout = choice.layout
     itemsize = real_dtype(problem).itemsize
-    channels = round_up(layout.out_channels, choice.vector) * problem.groups
-    positions = product(map(ceil_div, layout.out, layout.tile)) * layout.positions
-    flops = 2 * channels * positions * layout.channels * layout.window
+    taps = problem.taps * parts(problem)
+    channels = round_up(problem.K * parts(problem), choice.vector) * problem.groups
+    positions = product(map(ceil_div, (problem.N, *problem.out), choice.tile)) * product(choice.tile)
+    flops = 2 * channels * positions * taps
     rate = machine.flops(problem.engine) * machine.efficiency["im2col"]
     gathered = choice.items * choice.gathered * itemsize
-    panels = channels * layout.channels * layout.window * itemsize
-    packed = 0 if problem.reused else panels if layout.packs else 2 * panels
+    panels = channels * taps * itemsize
+    packed = 0 if problem.reused else panels if choice.packs else 2 * panels
     stored = product(problem.out_shape) * problem.engine.itemsize
     threads = min(problem.threads, choice.items)
     seconds = (flops / rate + gathered / machine.gather_rate + (packed + stored) / machine.bandwidth) / threads
@@ -61,15 +71,88 @@ def cost(problem: ConvProblem, machine) -> float:
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile of input and sums."""
     choice = _choose(problem)
-    layout = choice.layout
-    channels = round_up(layout.out_channels, choice.vector) * problem.groups
-    weight = 0 if layout.packs else channels * layout.channels * layout.window
-    return (weight + problem.threads * (layout.buffer_size + layout.sums_size)) * real_dtype(problem).itemsize
+    weight = round_up(problem.K * parts(problem), choice.vector) * problem.groups * problem.taps * parts(problem)
+    weight = 0 if choice.packs else weight
+    return (weight + problem.threads * (choice.buffer_size + choice.sums_size)) * real_dtype(problem).itemsize
 
 
 def error(problem: ConvProblem) -> float:
     """The same sums in the same order as the direct method's."""
     return 1.0
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles, as integers: all that the cost depends on."""
+
+    rows: tuple                # register tile
+    columns: tuple
+    vector: int                # output channels of a block
+    group: int                 # positions that are summed and stored at once
+    chunk: int                 # channels that are gathered and summed at once
+    tile: tuple[int, ...]      # images of a tile, then its output extents
+    extents: tuple[int, ...]   # of the buffer, per axis
+    image_stride: int          # of the buffer
+    channel_stride: int
+    buffer_size: int
+    sums_size: int
+    channel_parts: int         # into how many pieces of work the output channels are split
+    packs: bool                # panels of the weight are packed where they are used
+    items: int                 # pieces of work to share
+    gathered: int              # elements gathered for one of them
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    p = problem
+    itemsize = real_dtype(p).itemsize
+    channels, out_channels, window = p.C * parts(p), p.K * parts(p), product(p.kernel)
+    lanes = simd.lanes(real_dtype(p))
+    rows, columns = channel_tile(out_channels, p.N * p.positions, lanes)
+    vector = len(columns) * lanes
+    unit = lcm(len(rows), lanes)
+    group = unit * max(_GROUP // unit, 1)
+    blocks = ceil_div(out_channels, vector)
+    chunks = min(max(channels * window // TAPS_AT_ONCE, 1), channels)
+    chunk = even_tile(channels, ceil_div(channels, chunks))
+    reach = list(map(span, p.kernel, p.dilation))
+    jumps = list(map(_jump, p.stride, p.kernel))
+
+    def extents(tile):
+        return tuple((n - 1) * jump + r for n, jump, r in zip(tile, jumps, reach, strict=True))
+
+    def sums(tile):
+        return group if chunk == channels else blocks * round_up(product(tile), group)
+
+    def small(tile):
+        if product(tile) <= len(rows):
+            return True
+        images, *inner = tile
+        return (images * chunk * product(extents(inner)) * itemsize <= _BUFFER_BYTES
+                and (chunk == channels or sums(tile) * vector * itemsize <= _SUMS_BYTES)
+                and p.groups * blocks * product(map(ceil_div, everything, tile)) >= p.threads)
+
+    everything = (p.N, *p.out)
+    tile = shrink(everything, (1e-9, *(r / s for r, s in zip(reach, p.stride, strict=True))), small)
+    tile = share_tiles(everything, tile, p.groups * blocks, p.threads)
+    images = tile[0]
+    extent = extents(tile[1:])
+    volume = product(extent)
+    pieces = p.groups * product(map(ceil_div, everything, tile))
+    channel_parts = split_channels(pieces, blocks, p.threads)
+    # A panel that serves one tile of one call is not worth a place in memory.
+    packs = pieces == p.groups and parts(p) == 1 and not p.reused
+    line = max(64 // itemsize, 1)
+    # Channels an odd number of cache lines apart do not compete for the same few places in the cache.
+    channel_stride = 1 if p.channels_last else (ceil_div(volume, line) | 1) * line
+    image_stride = chunk * (volume if p.channels_last else channel_stride)
+    return _Choice(rows, columns, vector, group, chunk, tuple(tile), extent, image_stride, channel_stride,
+                   images * image_stride, (sums(tile) + lanes) * vector, channel_parts, packs,
+                   pieces * channel_parts, images * channels * volume)
+
+
+def _jump(stride: int, taps: int) -> int:
+    """Positions from one output to the next in the buffer, which has no others where a window is one element wide."""
+    return 1 if taps == 1 else stride
 
 
 class PatchLayout(NamedTuple):
@@ -102,94 +185,44 @@ class PatchLayout(NamedTuple):
     offsets: np.ndarray        # buffer offset of every tap of a chunk
 
 
-class _Choice(NamedTuple):
-    """A layout with what only the host needs."""
-
-    layout: PatchLayout
-    rows: tuple                # register tile
-    columns: tuple
-    vector: int                # output channels of a block
-    items: int                 # pieces of work to share
-    gathered: int              # elements gathered for one of them
-
-
 @lru_cache(maxsize=256)
-def _choose(problem: ConvProblem) -> _Choice:
+def _lay_out(problem: ConvProblem) -> PatchLayout:
     p = problem
-    itemsize = real_dtype(p).itemsize
-    channels, out_channels, window = p.C * parts(p), p.K * parts(p), product(p.kernel)
-    lanes = simd.lanes(real_dtype(p))
-    rows, columns = channel_tile(out_channels, p.N * p.positions, lanes)
-    vector = len(columns) * lanes
-    unit = lcm(len(rows), lanes)
-    group = unit * max(_GROUP // unit, 1)
-    blocks = ceil_div(out_channels, vector)
-    chunks = min(max(channels * window // TAPS_AT_ONCE, 1), channels)
-    chunk = even_tile(channels, ceil_div(channels, chunks))
-    # Where a window is one element wide, only the positions under it are gathered.
-    steps = [s if k == 1 else 1 for s, k in zip(p.stride, p.kernel, strict=True)]
-    reach = [span(k, d) for k, d in zip(p.kernel, p.dilation, strict=True)]
-
-    def extents(tile):
-        return [(n - 1) * s // step + r for n, s, step, r in zip(tile, p.stride, steps, reach, strict=True)]
-
-    def sums(tile):
-        return group if chunk == channels else blocks * round_up(product(tile), group)
-
-    def small(tile):
-        images, *inner = tile
-        pieces = p.groups * product(map(ceil_div, everything, tile))
-        return product(tile) <= len(rows) or (
-            images * chunk * product(extents(inner)) * itemsize <= _BUFFER_BYTES
-            and (chunk == channels or sums(tile) * vector * itemsize <= _SUMS_BYTES) and pieces * blocks >= p.threads)
-
-    everything = (p.N, *p.out)
-    tile = shrink(everything, (1e-9, *(r / s for r, s in zip(reach, p.stride, strict=True))), small)
-    images, *tile = share_tiles(everything, tile, p.groups * blocks, p.threads)
-    extent = extents(tile)
-    pieces = p.groups * ceil_div(p.N, images) * product(map(ceil_div, p.out, tile))
-    channel_parts = split_channels(pieces, blocks, p.threads)
-
-    line = max(64 // itemsize, 1)
-    pixel = chunk if p.channels_last else 1
-    # Channels an odd number of cache lines apart do not compete for the same few places in the cache.
-    channel_stride = 1 if p.channels_last else (ceil_div(product(extent), line) | 1) * line
-    image_stride = chunk * (product(extent) if p.channels_last else channel_stride)
-    strides = [pixel * product(extent[a + 1:]) for a in range(p.rank)]
-    offsets = np.arange(chunk, dtype=np.int64) * channel_stride
+    choice = _choose(p)
+    pixel = choice.chunk if p.channels_last else 1
+    strides = [pixel * product(choice.extents[a + 1:]) for a in range(p.rank)]
+    offsets = np.arange(choice.chunk, dtype=np.int64) * choice.channel_stride
     for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
         offsets = (offsets[:, None] + np.arange(k) * d * stride).ravel()
-    positions = images * product(tile)
-    # A panel that serves one tile of one call is not worth a place in memory.
-    packs = pieces == p.groups and parts(p) == 1 and not p.reused
+    window = product(p.kernel)
     in_place = window == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
+    jumps = list(map(_jump, p.stride, p.kernel))
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
-    layout = PatchLayout(
-        groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p), window=window, chunk=chunk,
-        channel_parts=channel_parts, group=group, positions=positions, rows=images * product(extent[:-1]),
-        image_stride=image_stride, channel_stride=channel_stride, pixels=int(p.channels_last), in_place=int(in_place),
-        packs=int(packs), buffer_size=images * image_stride, sums_size=(sums((images, *tile)) + lanes) * vector,
-        out=vec(everything), tile=vec((images, *tile)), stride=vec(p.stride), reach=vec(reach), steps=vec(steps),
-        strides=vec(strides), jumps=vec([s // step * b for s, step, b in zip(p.stride, steps, strides, strict=True)]),
-        offsets=offsets)
-    return _Choice(layout, rows, columns, vector, pieces * channel_parts, images * channels * product(extent))
+    return PatchLayout(
+        groups=p.groups, channels=p.C * parts(p), out_channels=p.K * parts(p), parts=parts(p), window=window,
+        chunk=choice.chunk, channel_parts=choice.channel_parts, group=choice.group, positions=product(choice.tile),
+        rows=choice.tile[0] * product(choice.extents[:-1]), image_stride=choice.image_stride,
+        channel_stride=choice.channel_stride, pixels=int(p.channels_last), in_place=int(in_place),
+        packs=int(choice.packs), buffer_size=choice.buffer_size, sums_size=choice.sums_size, out=vec((p.N, *p.out)),
+        tile=vec(choice.tile), stride=vec(p.stride), reach=vec(list(map(span, p.kernel, p.dilation))),
+        steps=vec([s // jump for s, jump in zip(p.stride, jumps, strict=True)]), strides=vec(strides),
+        jumps=vec([jump * b for jump, b in zip(jumps, strides, strict=True)]), offsets=offsets)
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of as many output channels as a register tile has, or as it is; see `PatchLayout.packs`."""
-    if _choose(problem).layout.packs:
-        return weight.reshape(-1)
-    return pack_weight(problem, weight, _choose(problem).vector)
+    choice = _choose(problem)
+    return weight.reshape(-1) if choice.packs else pack_weight(problem, weight, choice.vector)
 
 
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
-    channels = choice.layout.out_channels
+    channels = problem.K * parts(problem)
     biases = np.zeros((problem.groups, round_up(channels, choice.vector)), real_dtype(problem))
     if bias is not None:
         biases[:, :channels] = bias_vector(problem, bias).reshape(problem.groups, channels)
-    im2col_tile_kernel(choice.layout, operand(x), flat_maps(problem), prepared, biases.reshape(-1), operand(out),
+    im2col_tile_kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, biases.reshape(-1), operand(out),
                        choice.rows, choice.columns, min(problem.threads, choice.items))
 
 

@@ -7,13 +7,14 @@ stretches of memory: along an axis the taps lie a stride apart. What a pass leav
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
 
 from ..boundary import FILL
 from ..factors import outer_factors
-from ..geometry import product, round_up, span
+from ..geometry import ceil_div, product, round_up, span
 from ..jit import inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
@@ -66,14 +67,47 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """A tile for each thread, and the vectors."""
-    layout = _choose(problem).layout
+    plane = _choose(problem).plane
     vectors = problem.groups * problem.K * sum(problem.kernel) * parts(problem)
-    return (problem.threads * parts(problem) * layout.plane + vectors) * real_dtype(problem).itemsize
+    return (problem.threads * parts(problem) * plane + vectors) * real_dtype(problem).itemsize
 
 
 def error(problem: ConvProblem) -> float:
     """Measured: 1.2 times the direct method's at most, on small windows; fewer sums leave less on larger ones."""
     return 1.2
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles, as integers: all that the cost depends on."""
+
+    tile: tuple[int, ...]      # output extents of a tile
+    extents: tuple[int, ...]   # and what it reads
+    plane: int                 # elements of one part of a tile
+    items: int
+    macs: float                # multiplications of all passes
+    gathered: float            # elements of all tiles
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    p = problem
+    dtype = real_dtype(p)
+    lanes = simd.lanes(dtype)
+    halo = [span(k, d) - 1 for k, d in zip(p.kernel, p.dilation, strict=True)]
+
+    def extents(tile):
+        read = list(map(add, tile, halo))
+        return (*read[:-1], round_up(read[-1], parts(p) * lanes))          # vectors end within their row
+
+    def fits(tile):
+        return product(extents(tile)) * parts(p) * dtype.itemsize <= _BUFFER_BYTES
+
+    tile = tuple(map(even_tile, p.out, shrink(list(p.out), p.kernel, fits)))
+    shape = extents(tile)
+    items = p.N * p.groups * p.K * product(map(ceil_div, p.out, tile))
+    macs = sum(product(tile[:a + 1]) * product(shape[a + 1:]) * k for a, k in enumerate(p.kernel) if k > 1)
+    plane = product(shape) + 2 * max(halo[-1], lanes)   # the last vectors of the last row read beyond its end
+    return _Choice(tile, shape, plane, items, float(items * macs), float(items * product(shape)))
 
 
 class PassLayout(NamedTuple):
@@ -93,41 +127,17 @@ class PassLayout(NamedTuple):
     dilation: np.ndarray
 
 
-class _Choice(NamedTuple):
-    """A layout with what only the host needs."""
-
-    layout: PassLayout
-    items: int
-    macs: float                # multiplications of all passes
-    gathered: float            # elements of all tiles
-
-
 @lru_cache(maxsize=256)
-def _choose(problem: ConvProblem) -> _Choice:
+def _lay_out(problem: ConvProblem) -> PassLayout:
     p = problem
-    dtype = real_dtype(p)
-    lanes = simd.lanes(dtype)
-    halo = [span(k, d) - 1 for k, d in zip(p.kernel, p.dilation, strict=True)]
-
-    def extents(tile):
-        read = [t + h for t, h in zip(tile, halo, strict=True)]
-        return [*read[:-1], round_up(read[-1], parts(p) * lanes)]          # vectors end within their row
-
-    def fits(tile):
-        return product(extents(tile)) * parts(p) * dtype.itemsize <= _BUFFER_BYTES
-
-    tile = [even_tile(o, t) for o, t in zip(p.out, shrink(list(p.out), p.kernel, fits), strict=True)]
-    grid = [-(-o // t) for o, t in zip(p.out, tile, strict=True)]
-    shape = extents(tile)
-    strides = [product(shape[a + 1:]) for a in range(p.rank)]
-    plane = product(shape) + 2 * max(halo[-1], lanes)   # the last vectors of the last row read beyond its end
-    taps = [k if k > 1 else 0 for k in p.kernel]
+    choice = _choose(p)
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
-    items = p.N * p.groups * p.K * product(grid)
-    macs = sum(product(tile[:a + 1]) * strides[a] * taps[a] for a in range(p.rank))
-    layout = PassLayout(p.N, p.groups, p.K, parts(p), plane, vec(p.out), vec(tile), vec(grid), vec(halo), vec(strides),
-                        vec(taps), vec(p.dilation))
-    return _Choice(layout, items, float(items * macs), float(items * product(shape)))
+    return PassLayout(
+        p.N, p.groups, p.K, parts(p), choice.plane, vec(p.out), vec(choice.tile),
+        vec(list(map(ceil_div, p.out, choice.tile))),
+        vec([span(k, d) - 1 for k, d in zip(p.kernel, p.dilation, strict=True)]),
+        vec([product(choice.extents[a + 1:]) for a in range(p.rank)]), vec([k if k > 1 else 0 for k in p.kernel]),
+        vec(p.dilation))
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
@@ -151,7 +161,7 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
-    separable_tile_kernel(choice.layout, operand(x), flat_maps(problem), prepared, bias_vector(problem, bias),
+    separable_tile_kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias),
                           operand(out), min(problem.threads, choice.items))
 
 

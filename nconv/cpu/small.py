@@ -25,6 +25,7 @@ from . import simd
 from .arrays import bias_vector, operand
 from .micro import multiply_tile
 from .simd import copy, lanes_of, splat, vload, vstore
+from .tiles import remainders
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -40,10 +41,15 @@ def why_not(problem: ConvProblem) -> str:
     """Complex numbers are refused, and what is not small."""
     if problem.engine.kind == "c":
         return "complex numbers need more than one table"
-    largest = max(_extents(problem).elements, _weights(problem))
-    if largest > _LARGEST:
-        return f"its tables hold {_LARGEST} elements, this problem's {largest}"
+    # What the output alone shows to be too large, as most problems are, needs no other count.
+    if max(_weights(problem), problem.C * problem.positions) > _LARGEST or _extents(problem).elements > _LARGEST:
+        return f"its tables hold {_LARGEST} elements, this problem needs more"
     return ""
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """The cost, which is soon counted; the direct method's error."""
+    return cost(problem, machine), 1.0
 
 
 def cost(problem: ConvProblem, machine) -> float:
@@ -88,8 +94,7 @@ class _Extents(NamedTuple):
     Positions with the same remainder modulo the stride lie together, so that a tap is one offset whatever the stride.
     """
 
-    phases: tuple              # remainders that the window touches, per axis
-    positions: tuple           # positions of a phase, per axis
+    positions: tuple[int, ...]     # of a phase, per axis
     taps: int
     length: int                # positions from the first output to the last, those between the rows included
     elements: int
@@ -98,13 +103,12 @@ class _Extents(NamedTuple):
 @lru_cache(maxsize=1024)
 def _extents(problem: ConvProblem) -> _Extents:
     p = problem
-    phases = tuple(tuple(sorted({r * d % s for r in range(min(k, s))}))
-                   for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True))
     positions = tuple(map(ceil_div, p.reach, p.stride))
     length = 1
     for a in range(p.rank):
         length += (p.out[a] - 1) * product(positions[a + 1:])
-    return _Extents(phases, positions, p.taps, length, p.C * product(map(len, phases)) * product(positions))
+    phases = product(map(remainders, p.kernel, p.stride, p.dilation))
+    return _Extents(positions, p.taps, length, p.C * phases * product(positions))
 
 
 class Tables(NamedTuple):
@@ -134,14 +138,16 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     offsets = np.arange(p.C).reshape(-1, *(1,) * p.rank) * (extents.elements // p.C)
     taps = np.arange(p.C).reshape(-1, *(1,) * p.rank) * weight[2]
     starts, rows = np.zeros((1,) * p.rank, np.int64), np.zeros((1,) * p.rank, np.int64)
-    for a, (phases, index) in enumerate(zip(extents.phases, p.index_maps(), strict=True)):
+    used = [sorted({r * d % s for r in range(min(k, s))})
+            for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
+    for a, (phases, index) in enumerate(zip(used, p.index_maps(), strict=True)):
         u = np.add.outer(phases, np.arange(extents.positions[a]) * p.stride[a])
         index = np.append(index, FILL)[np.minimum(u, index.size)]
         index = np.expand_dims(index, [b for b in range(2 * p.rank + 1) if b not in (1 + a, 1 + p.rank + a)])
         source, inside = source + index * x[3 + a], inside & (index != FILL)
         r = np.arange(p.kernel[a]) * p.dilation[a]
         along = product(extents.positions[a + 1:])
-        phase_size = product(map(len, extents.phases[a + 1:])) * product(extents.positions)
+        phase_size = product(map(len, used[a + 1:])) * product(extents.positions)
         offset = np.searchsorted(phases, r % p.stride[a]) * phase_size + r // p.stride[a] * along
         offsets = offsets + at_axis(offset, 1 + a, p.rank + 1)
         taps = taps + at_axis(np.arange(p.kernel[a]) * weight[3 + a], 1 + a, p.rank + 1)

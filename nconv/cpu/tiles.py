@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
+from math import gcd
+
 from ..geometry import ceil_div, product, round_up
 from ..machine import vector_registers
 
@@ -9,6 +12,7 @@ TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
 
+@cache
 def register_tile(rows: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output channels and V vectors of positions, for `multiply_tile`.
 
@@ -26,6 +30,7 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
     return (0,) * shape[0], (0,) * shape[1]
 
 
+@lru_cache(maxsize=1024)
 def filter_shape(width: int, lanes: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_tile`.
 
@@ -36,6 +41,7 @@ def filter_shape(width: int, lanes: int) -> tuple[tuple, tuple]:
     return (0,) * 4, (0,) * min(widths, key=lambda v: waits[v] * round_up(width, v * lanes))
 
 
+@lru_cache(maxsize=1024)
 def channel_tile(channels: int, positions: int, lanes: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M positions and V vectors of channels, for `multiply_patches`.
 
@@ -45,6 +51,11 @@ def channel_tile(channels: int, positions: int, lanes: int) -> tuple[tuple, tupl
     shapes = {4: 6, 3: 8, 2: 10, 1: 12} if vector_registers() == 32 else {3: 4, 2: 6, 1: 10}
     V = min(shapes, key=lambda v: (round_up(channels, v * lanes) * round_up(positions, shapes[v]), -v))
     return (0,) * shapes[V], (0,) * V
+
+
+def remainders(taps: int, stride: int, dilation: int) -> int:
+    """How many remainders modulo the stride the taps of an axis have: the phases of the input that they touch."""
+    return min(taps, stride // gcd(stride, dilation))
 
 
 def split_channels(items: int, blocks: int, threads: int) -> int:

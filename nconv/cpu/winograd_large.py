@@ -14,35 +14,40 @@ SUPPORTS = "floating and complex types; windows of at most 7 taps an axis, no st
 REFERENCE = ("Winograd 1980, Arithmetic Complexity of Computations; Lavin, Gray 2016, Fast Algorithms for "
              "Convolutional Neural Networks (arXiv 1509.09308); Barabasz et al. 2020, Error Analysis and Improving the "
              "Accuracy of Winograd Convolution (arXiv 1803.10986)")
-_EXTENTS = (4, 6, 8)            # of a tile's input
+_TILES = choice.Tiles((4, 6, 8), 8)
 
 
 def why_not(problem: ConvProblem) -> str:
     """Integers, strides, dilations and long windows are refused."""
-    return choice.refusal(problem, _EXTENTS)
+    return choice.refusal(problem, _TILES)
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """The products of the largest tiles alone; the error of the smallest."""
+    return choice.least(problem, machine, _TILES)
 
 
 def cost(problem: ConvProblem, machine) -> float:
     """Products, transforms of tiles and weights, gathering and storing."""
-    return choice.seconds(choice.choose(problem, _EXTENTS), problem, machine)
+    return choice.seconds(choice.choose(problem, _TILES), problem, machine)
 
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The transformed weight and each thread's block."""
-    return choice.bytes_needed(problem, _EXTENTS)
+    return choice.bytes_needed(problem, _TILES)
 
 
 def error(problem: ConvProblem) -> float:
     """By the tile's extents, as measured."""
-    return choice.expected_error(problem, _EXTENTS)
+    return choice.expected_error(problem, _TILES)
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
     """Transform the windows."""
-    return choice.transform_weight(problem, weight, _EXTENTS)
+    return choice.transform_weight(problem, weight, _TILES)
 
 
 def run(problem: ConvProblem, prepared: choice.Prepared, x: np.ndarray, bias: np.ndarray | None,
         out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
-    choice.convolve_tiles(problem, prepared, x, bias, out, _EXTENTS)
+    choice.convolve_tiles(problem, prepared, x, bias, out, _TILES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import lru_cache
-from itertools import product as every
+from math import inf, log2
 from threading import Lock
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ...problem import ConvProblem
 from .. import direct
 from ..arrays import bias_vector, flat_maps, operand, parts, real_dtype
 from . import blocks
-from .transforms import Transform, is_smooth, transform
+from .transforms import Transform, smooth, transform
 from .vectors import lanes
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -35,6 +35,8 @@ _KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the sam
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
 _BYTE = 4                      # gathering or storing a byte
 _ROW = 8000                    # beginning a row, which lies in another page
+# Lengths of blocks that are tried: each longer by such a factor, up to so many windows or, of short ones, samples.
+_STEP, _WIDEST, _SHORT = 1.25, 64, 1024
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -43,9 +45,24 @@ def why_not(problem: ConvProblem) -> str:
         return "a transform would round integers, only direct sums keep them exact"
     if 0 in problem.out or 0 in problem.size:
         return "nothing to transform"
-    if _choose(problem) is None:
+    if product(_least_shape(problem)) > _LARGEST:
         return f"the window spans more than a transform of {_LARGEST} points holds"
     return ""
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """One transform of every sample, in blocks as short as they can be, without threads; the error of such blocks."""
+    p = problem
+    points = product(_least_shape(p))
+    # However the blocks are cut, together they hold the outputs and what the window reaches beyond them.
+    extents = [n + max(w, 1) - 1 for n, w in zip(_dense(p), map(span, p.kernel, p.dilation), strict=True)]
+    rows = product(extents[:-1])
+    channels, levels = p.C + p.K, 5 * (log2(points) + _LEAF_LEVELS)
+    blocks_work = channels * (levels + 2 * real_dtype(p).itemsize * _BYTE) + 8 * p.C * p.K
+    work = p.N * p.groups * rows * (extents[-1] / _halves(p) * blocks_work + channels * _ROW * (p.rank > 1))
+    if not p.reused:
+        work += p.groups * p.K * p.C * points * levels
+    return work / (machine.flops(p.engine) * machine.efficiency["fft"]) + 3 * machine.call, _error(points)
 
 
 def cost(problem: ConvProblem, machine) -> float:
@@ -54,7 +71,7 @@ def cost(problem: ConvProblem, machine) -> float:
     threads = min(problem.threads, choice.items)
     rate = machine.flops(problem.engine) * machine.efficiency["fft"]
     stored = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
-    spectra = problem.K * problem.C * choice.layout.stored * real_dtype(problem).itemsize
+    spectra = problem.K * problem.C * choice.stored * real_dtype(problem).itemsize
     if spectra > machine.l2:                            # every block reads all spectra of its group anew
         stored += choice.items * spectra
     weights = 0 if problem.reused else choice.weight_work / rate
@@ -64,86 +81,148 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The kernel's spectra and each thread's blocks."""
-    layout = _choose(problem).layout
     blocks_of_thread = problem.C + (problem.C * problem.K > 1)
-    return layout.stored * real_dtype(problem).itemsize * (
+    return _choose(problem).stored * real_dtype(problem).itemsize * (
         problem.groups * problem.K * problem.C + problem.threads * blocks_of_thread)
 
 
 def error(problem: ConvProblem) -> float:
     """Roundings grow with the logarithm of the block, over those of one window's sum."""
-    layout = _choose(problem).layout
-    return max(1.0, 0.25 * float(np.log2(layout.points)))
+    return _error(product(_choose(problem).shape))
+
+
+def _error(points: int) -> float:
+    return max(1.0, 0.25 * log2(points))
+
+
+def _halves(problem: ConvProblem) -> int:
+    """Samples in a point of the first axis: a complex number holds two real ones."""
+    return 2 if parts(problem) == 1 else 1
+
+
+def _dense(problem: ConvProblem) -> list[int]:
+    """Output extents at stride 1."""
+    return [(o - 1) * s + 1 for o, s in zip(problem.out, problem.stride, strict=True)]
+
+
+def _units(problem: ConvProblem) -> list[int]:
+    """What divides the points of each axis: the last comes in whole vectors, a lone one in whole squares of them."""
+    L = lanes(real_dtype(problem))
+    return [L * L] if problem.rank == 1 else [1] * (problem.rank - 1) + [L]
+
+
+@lru_cache(maxsize=1024)
+def _least_shape(problem: ConvProblem) -> list[int]:
+    """Points per axis of the shortest block that holds the window."""
+    spans = list(map(span, problem.kernel, problem.dilation))
+    spans[0] = ceil_div(spans[0], _halves(problem))
+    return [smooth(max(ceil_div(w, unit), 1)) * unit for w, unit in zip(spans, _units(problem), strict=True)]
 
 
 class _Choice(NamedTuple):
-    """A block's shape with what only the host needs."""
+    """The shape of blocks, as numbers: all that the cost depends on."""
 
-    layout: blocks.BlockLayout
+    shape: tuple[int, ...]       # points of a block, per axis
+    valid: tuple[int, ...]       # its outputs at stride 1
+    grid: tuple[int, ...]        # blocks per axis
+    stored: int                  # numbers that a block takes in memory, whole squares of vectors
     items: int
     work: float                  # operations that all blocks are worth
     weight_work: float           # and the transforms of the kernels
 
 
-def _axis_lengths(rank: int, axis: int, least: int, most: int, lanes: int, halves: int) -> list[int]:
-    """Good lengths in points of an axis, from one that holds `least` samples to the first that holds `most`.
+class _Length(NamedTuple):
+    """A good length of a block along one axis."""
 
-    The last axis comes in whole vectors, a lone one in whole squares of them; the first holds `halves` samples a point.
-    """
-    unit = lanes * lanes if rank == 1 else lanes if axis == rank - 1 else 1
-    lengths = []
-    n = max(ceil_div(ceil_div(least, halves), unit), 1)          # an empty window spans nothing
-    while n * unit <= _LARGEST:
-        if is_smooth(n):
-            lengths.append(n * unit)
-            if n * unit * halves >= most:
-                break
-            n = max(n + 1, int(n * (1.05, 1.1, 1.2)[min(rank, 3) - 1]))
-        else:
-            n += 1
-    return lengths
+    points: int
+    valid: int
+    count: int                   # of blocks
+    levels: float                # binary logarithm of the points
+
+
+@lru_cache(maxsize=4096)
+def _lengths(window: int, dense: int, unit: int, halves: int) -> list[_Length]:
+    """Lengths from about the window's to that of the whole axis, each the shortest that needs so few blocks."""
+    lengths: list[_Length] = []
+    step = unit * halves
+    samples = ceil_div(window, step) * step
+    most = min(dense + window - 1, max(_WIDEST * window, _SHORT))
+    while True:
+        count = ceil_div(dense, max(samples - window + 1, 1))
+        n = smooth(max(ceil_div(ceil_div(dense, count) + window - 1, step), 1)) * unit
+        valid = n * halves - window + 1
+        lengths.append(_Length(n, valid, ceil_div(dense, valid), log2(n)))
+        if samples >= most:
+            return lengths
+        samples = min(max(int(samples * _STEP), samples + 1, n * halves + 1), most)
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    """Blocks that are worth the fewest operations: from the best of each axis alone, as long as a step betters them."""
+    p = problem
+    itemsize, halves, channels = real_dtype(p).itemsize, _halves(p), p.C + p.K
+    first = [halves] + [1] * (p.rank - 1)
+    axes = list(map(_lengths, map(span, p.kernel, p.dilation), _dense(p), _units(p), first))
+    images, threads, kernels = p.N * p.groups, p.threads, 0 if p.reused else p.groups * p.K * p.C
+    products = 8 * p.C * p.K
+    lone = p.rank == 1
+
+    def worth(at):
+        points, items, levels = 1, images, _LEAF_LEVELS
+        for axis, i in zip(axes, at, strict=True):
+            n, _, count, more = axis[i]
+            points *= n
+            items *= count
+            levels += more
+        if points > _LARGEST:
+            return (inf,) * 3
+        size = points * 2 * itemsize
+        slow = 1.0 if size < 1 << 19 else 1.2 if size < 1 << 22 else 1.6      # out of the second and the third cache
+        one = 5 * points * levels * slow
+        rows = 1 if lone else points // n * halves
+        work = items * (channels * (one + size * _BYTE + rows * _ROW) + products * points)
+        rounds = -(-items // threads) * threads / items         # the last round of blocks leaves threads idle
+        return work * rounds + kernels * one, work, one
+
+    alone = [[count * n * (levels + 2 * _LEAF_LEVELS) for n, _, count, levels in axis] for axis in axes]
+    at = [prices.index(min(prices)) for prices in alone]
+    best = worth(at)
+    if best[0] == inf:                                  # the shortest is known to be short enough
+        at = [0] * p.rank
+        best = worth(at)
+    moved = True
+    while moved:
+        moved = False
+        for a, axis in enumerate(axes):
+            for step in (-1, 1):
+                while 0 <= at[a] + step < len(axis):
+                    other = worth([*at[:a], at[a] + step, *at[a + 1:]])
+                    if other[0] >= best[0]:
+                        break
+                    at[a] += step
+                    best, moved = other, not lone
+    lengths = [axis[i] for axis, i in zip(axes, at, strict=True)]
+    shape, valid, grid = (tuple(length[i] for length in lengths) for i in range(3))
+    L = lanes(real_dtype(p))
+    return _Choice(shape, valid, grid, 2 * round_up(product(shape), L * L), images * product(grid), best[1],
+                   p.groups * p.K * p.C * best[2])
 
 
 @lru_cache(maxsize=256)
-def _choose(problem: ConvProblem) -> _Choice | None:
+def _lay_out(problem: ConvProblem) -> blocks.BlockLayout:
     p = problem
-    rank = p.rank
-    dtype = real_dtype(p)
-    L = lanes(dtype)
-    spans = [span(k, d) for k, d in zip(p.kernel, p.dilation, strict=True)]
-    dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
-    halves = [2 if parts(p) == 1 and a == 0 else 1 for a in range(rank)]
-    lists = [_axis_lengths(rank, a, spans[a], dense[a] + spans[a] - 1, L, halves[a]) for a in range(rank)]
-    best = None
-    for shape in every(*lists):
-        points = product(shape)
-        if points > _LARGEST:
-            continue
-        valid = [n * h - w + 1 for n, h, w in zip(shape, halves, spans, strict=True)]
-        tiles = p.N * product(map(ceil_div, dense, valid))
-        items = p.groups * tiles
-        size = points * 2 * dtype.itemsize
-        slow = 1.0 if size < 1 << 19 else 1.2 if size < 1 << 22 else 1.6      # out of the second and the third cache
-        one = 5 * points * (np.log2(points) + _LEAF_LEVELS) * slow
-        rows = product(shape[:-1]) * product(halves[:-1])
-        moved = (p.C + p.K) * (size * _BYTE + rows * _ROW)
-        work = items * ((p.C + p.K) * one + 8 * p.C * p.K * points + moved)
-        weight_work = p.groups * p.K * p.C * one
-        rounds = ceil_div(items, p.threads) * p.threads / items     # the last round of blocks leaves threads idle
-        if best is None or work * rounds + weight_work < best[0]:
-            best = work * rounds + weight_work, shape, valid, tiles, items, work, weight_work
-    if best is None:
-        return None
-    _, shape, valid, tiles, items, work, weight_work = best
+    choice = _choose(p)
+    L = lanes(real_dtype(p))
+    spans = list(map(span, p.kernel, p.dilation))
     vec = lambda values: np.array(list(values), np.int64)                              # noqa: E731
-    layout = blocks.BlockLayout(
-        groups=p.groups, channels=p.C, out_channels=p.K, parts=parts(p), tiles=tiles, points=product(shape),
-        stored=2 * round_up(product(shape), L * L), cell=min(max(spans[-1] // 2 // L, 4) * L, blocks.PIECE),
-        band=max(spans[-2] // 2, 8) if rank > 1 else 1, shape=vec(shape),
-        samples=vec(n * h for n, h in zip(shape, halves, strict=True)), valid=vec(valid),
-        grid=vec(map(ceil_div, dense, valid)), dense=vec(dense), stride=vec(p.stride), kernel=vec(p.kernel),
-        dilation=vec(p.dilation))
-    return _Choice(layout, items, float(work), float(weight_work))
+    samples = choice.shape[0] * _halves(p), *choice.shape[1:]
+    return blocks.BlockLayout(
+        groups=p.groups, channels=p.C, out_channels=p.K, parts=parts(p), tiles=p.N * product(choice.grid),
+        points=product(choice.shape), stored=choice.stored, cell=min(max(spans[-1] // 2 // L, 4) * L, blocks.PIECE),
+        band=max(spans[-2] // 2, 8) if p.rank > 1 else 1, shape=vec(choice.shape), samples=vec(samples),
+        valid=vec(choice.valid), grid=vec(choice.grid), dense=vec(_dense(p)), stride=vec(p.stride),
+        kernel=vec(p.kernel), dilation=vec(p.dilation))
 
 
 class Prepared(NamedTuple):
@@ -202,7 +281,7 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> Prepared:
 
 
 def _transform_kernels(problem: ConvProblem, weight: np.ndarray) -> Prepared:
-    layout = _choose(problem).layout
+    layout = _lay_out(problem)
     angle = 0.0 if parts(problem) == 2 else -np.pi / 2            # t^n = 1, or t^n = i for real samples
     plan = transform(tuple(map(int, layout.shape)), angle, real_dtype(problem))
     weight = np.ascontiguousarray(weight)
@@ -224,6 +303,6 @@ def run(problem: ConvProblem, prepared: Prepared, x: np.ndarray, bias: np.ndarra
         direct.run(problem, prepared.direct, x, bias, out)
         return
     choice = _choose(problem)
-    blocks.fft_block_kernel(choice.layout, prepared.plan, operand(x), flat_maps(problem), prepared.spectra,
+    blocks.fft_block_kernel(_lay_out(problem), prepared.plan, operand(x), flat_maps(problem), prepared.spectra,
                             prepared.weight, bias_vector(problem, bias), operand(out),
                             min(problem.threads, choice.items))

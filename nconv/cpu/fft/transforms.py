@@ -14,7 +14,8 @@ as a product of spectra minds no order, they stay so.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from bisect import bisect_left
+from functools import cache, lru_cache
 from math import lcm
 from typing import NamedTuple
 
@@ -52,6 +53,19 @@ def is_smooth(n: int) -> bool:
         while n % prime == 0:
             n //= prime
     return n == 1
+
+
+@cache
+def _smooth_numbers() -> list[int]:
+    return sorted(2**a * 3**b * 5**c for a in range(26) for b in range(17) for c in range(12) if
+                  2**a * 3**b * 5**c <= 1 << 25)
+
+
+def smooth(least: int) -> int:
+    """The smallest number from `least` on that has no prime factor above 5; beyond 2**25 the next power of two."""
+    known = _smooth_numbers()
+    at = bisect_left(known, least)
+    return known[at] if at < len(known) else 1 << (least - 1).bit_length()
 
 
 def factors(n: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product as every
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +24,30 @@ _ERROR = {4: (1.6, 1.6, 1.6), 6: (4.0, 5.5, 7.5), 8: (14.0, 32.0, 150.0)}
 """Largest error over the direct method's of tiles of so many elements in one, two, three axes; docs/winograd.rst."""
 
 
-class _Choice(NamedTuple):
-    """A layout with what only the host needs."""
+class Tiles(NamedTuple):
+    """The tiles of an algorithm."""
 
-    layout: TileLayout
+    extents: tuple[int, ...]   # that an axis may have
+    own: int                   # that one has at least, windows permitting: smaller tiles are another algorithm's
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles and blocks, as integers: all that the cost depends on."""
+
+    extent: tuple[int, ...]    # elements of a tile, per axis
+    valid: tuple[int, ...]     # its outputs, per axis
+    grid: tuple[int, ...]      # tiles per axis
+    tiles: int
+    count: int                 # tiles of a block
+    elements: int              # of a tile
     rows: tuple                # register tile
     columns: tuple
     padded: int                # tiles of a block, up to the register tile's
     vector: int                # output channels of a block
     blocks: int                # of output channels
+    channels: int              # of the input, times parts
+    x_row: int                 # the same in whole vectors
+    channel_parts: int         # into how many pieces of work the output channels are split
     items: int                 # pieces of work to share
 
 
@@ -45,39 +60,51 @@ class Prepared(NamedTuple):
     finite: bool
 
 
-def refusal(problem: ConvProblem, extents: tuple[int, ...]) -> str:
-    """Why tiles of at most the largest of `extents` do not serve a problem; empty: they do."""
+def refusal(problem: ConvProblem, family: Tiles) -> str:
+    """Why tiles of a family do not serve a problem; empty: they do."""
+    longest, most = max(problem.kernel), family.extents[-1]
+    if longest >= most:
+        return f"a window of {longest} is too long for tiles of {most}"
     if problem.engine.kind == "i":
         return "the transforms divide, only direct sums keep integers exact"
     if 0 in problem.out or 0 in problem.size:
         return "nothing to transform"
-    if any(s > 1 for s in problem.stride):
+    if max(problem.stride) > 1:
         return "tiles need a stride of 1"
-    if any(d > 1 and k > 1 for d, k in zip(problem.dilation, problem.kernel, strict=True)):
+    if max(problem.dilation) > 1 and any(d > 1 < k for d, k in zip(problem.dilation, problem.kernel, strict=True)):
         return "tiles need a dilation of 1"
-    if max(problem.kernel) > extents[-1] - 1:
-        return f"a window of {max(problem.kernel)} is too long for tiles of {extents[-1]}"
-    if max(problem.kernel) == 1:
+    if longest == 1:
         return "a window of one tap has nothing to save"
     return ""
 
 
-@lru_cache(maxsize=256)
-def choose(problem: ConvProblem, extents: tuple[int, ...]) -> _Choice:
+@lru_cache(maxsize=1024)
+def choose(problem: ConvProblem, family: Tiles) -> _Choice:
     """The cheapest tile."""
-    # Tiles with more outputs for few taps are the least exact, and save little more.
-    lists = [[1] if r == 1 else [n for n in extents if n > r and (n == 4 or r > 2)] for r in problem.kernel]
-    layouts = [_lay_out(problem, tile) for tile in every(*lists)]
-    return min(layouts, key=lambda choice: seconds(choice, problem, this_machine()))
+    largest = [_most(r, family) for r in problem.kernel]
+    tiles = {tuple(map(_extent, largest, problem.kernel, problem.out, repeat(n))) for n in family.extents}
+    own = min(family.own, max(map(max, tiles)))
+    choices = [_shape(problem, tile) for tile in sorted(tiles) if max(tile) >= own]
+    return min(choices, key=lambda choice: seconds(choice, problem, this_machine()))
 
 
-def _lay_out(problem: ConvProblem, extent: tuple[int, ...]) -> _Choice:
+def _extent(largest: int, taps: int, out: int, wanted: int) -> int:
+    """A tile's extent along an axis: the wanted one, as far as the window allows it, less where less holds the axis."""
+    if largest == 1:
+        return 1
+    least = 4 if taps < 4 else 6 if taps < 6 else 8
+    while out + taps - 1 > least < min(wanted, largest):
+        least += 2
+    return least
+
+
+def _shape(problem: ConvProblem, extent: tuple[int, ...]) -> _Choice:
     p = problem
-    real = real_dtype(p)
-    lanes = simd.lanes(real)
+    itemsize = real_dtype(p).itemsize
+    lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
-    valid = [n - r + 1 for n, r in zip(extent, p.kernel, strict=True)]
-    grid = [ceil_div(o, m) for o, m in zip(p.out, valid, strict=True)]
+    valid = tuple(n - r + 1 for n, r in zip(extent, p.kernel, strict=True))
+    grid = tuple(map(ceil_div, p.out, valid))
     tiles, elements = p.N * product(grid), product(extent)
     rows, columns = channel_tile(out_channels, min(tiles, _MOST_TILES), lanes)
     M, vector = len(rows), len(columns) * lanes
@@ -89,43 +116,80 @@ def _lay_out(problem: ConvProblem, extent: tuple[int, ...]) -> _Choice:
         split = split_channels(pieces, k_blocks, p.threads)
         return ceil_div(pieces * split, p.threads) * ceil_div(k_blocks, split) * ceil_div(min(count, tiles), M)
 
-    most = max(min(_MOST_TILES, _BLOCK_BYTES // (elements * x_row * real.itemsize)) // M, 1) * M
+    most = max(min(_MOST_TILES, _BLOCK_BYTES // (elements * x_row * itemsize)) // M, 1) * M
     # Each weight is loaded once a block: few tiles wait for it.
-    count = min(range(M, most + 1, M), key=lambda t: (share(t) * (1 + 8 / t), -t))
+    count = min(range(max(most // 2 // M, 1) * M, most + 1, M), key=lambda t: (share(t) * (1 + 8 / t), -t))
     count = min(count, tiles)
     blocks = ceil_div(tiles, count)
-    line = max(64 // real.itemsize, 1)
-    padded = round_up(count, M)
-    # Matrices an odd number of cache lines apart do not compete for the same few places in the cache.
-    step = lambda size: (ceil_div(size, line) | 1) * line                              # noqa: E731
-    vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     split = split_channels(p.groups * blocks, k_blocks, p.threads)
-    layout = TileLayout(
-        groups=p.groups, channels=channels, out_channels=out_channels, parts=parts(p), chunk=min(_CHUNK, x_row),
-        channel_parts=split, tiles=tiles, count=count, elements=elements, rows=product(extent[:-1]),
-        width=min(grid[-1], tiles) * valid[-1] + p.kernel[-1] - 1, x_step=step(padded * x_row), x_row=x_row,
-        y_step=step(padded * vector), grid=vec(grid), extent=vec(extent), valid=vec(valid), out=vec(p.out))
-    return _Choice(layout, rows, columns, padded, vector, k_blocks, p.groups * blocks * split)
+    return _Choice(extent, valid, grid, tiles, count, elements, rows, columns, round_up(count, M), vector, k_blocks,
+                   channels, x_row, split, p.groups * blocks * split)
+
+
+def _row_width(choice: _Choice, problem: ConvProblem) -> int:
+    """Pixels of a row under the tiles of a block."""
+    return min(choice.grid[-1], choice.tiles) * choice.valid[-1] + problem.kernel[-1] - 1
+
+
+def _step(size: int, problem: ConvProblem) -> int:
+    """Matrices an odd number of cache lines apart do not compete for the same few places in the cache."""
+    line = max(64 // real_dtype(problem).itemsize, 1)
+    return (ceil_div(size, line) | 1) * line
+
+
+@lru_cache(maxsize=256)
+def _lay_out(problem: ConvProblem, family: Tiles) -> TileLayout:
+    choice = choose(problem, family)
+    vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
+    return TileLayout(
+        groups=problem.groups, channels=choice.channels, out_channels=problem.K * parts(problem), parts=parts(problem),
+        chunk=min(_CHUNK, choice.x_row), channel_parts=choice.channel_parts, tiles=choice.tiles, count=choice.count,
+        elements=choice.elements, rows=product(choice.extent[:-1]), width=_row_width(choice, problem),
+        x_step=_step(choice.padded * choice.x_row, problem), x_row=choice.x_row,
+        y_step=_step(choice.padded * choice.vector, problem), grid=vec(choice.grid), extent=vec(choice.extent),
+        valid=vec(choice.valid), out=vec(problem.out))
+
+
+def least(problem: ConvProblem, machine, family: Tiles) -> tuple[float, float]:
+    """(seconds, error) that no tile undercuts: products and transforms of the largest tiles, without threads."""
+    p = problem
+    real = real_dtype(p)
+    C, K = (round_up(channels * parts(p), simd.lanes(real)) for channels in (p.C, p.K))
+    extents = [_extent(_most(r, family), r, o, family.extents[-1]) for r, o in zip(p.kernel, p.out, strict=True)]
+    elements = p.N * p.groups * product(map(_elements, p.out, p.kernel, extents))
+    products = 2 * elements * p.C * parts(p) * K / (machine.flops(p.engine) * machine.efficiency["winograd"])
+    transformed = elements * p.rank * 2 * real.itemsize * (C + K) / machine.register_rate
+    moved = p.N * p.groups * p.positions * real.itemsize * (C / machine.gather_rate + p.K / machine.bandwidth)
+    return products + transformed + moved + 2 * machine.call, _ERROR[min(family.own, max(extents))][0]
+
+
+def _most(taps: int, family: Tiles) -> int:
+    """The largest extent of a tile along an axis; with many outputs for few taps it is the least exact."""
+    return 1 if taps == 1 else 4 if taps == 2 else family.extents[-1]
+
+
+def _elements(out: int, taps: int, extent: int) -> float:
+    """Elements of all tiles along an axis, at least."""
+    return out * extent / (extent - taps + 1)
 
 
 def seconds(choice: _Choice, problem: ConvProblem, machine) -> float:
     """Products, transforms of tiles and weights, gathering and storing."""
-    layout = choice.layout
     itemsize = real_dtype(problem).itemsize
     threads = min(problem.threads, choice.items)
     axes = problem.rank
     share = ceil_div(choice.items, threads)            # pieces of work of one thread
-    k_blocks = ceil_div(choice.blocks, layout.channel_parts)
-    products = 2 * share * k_blocks * layout.elements * choice.padded * layout.channels * choice.vector / (
+    k_blocks = ceil_div(choice.blocks, choice.channel_parts)
+    products = 2 * share * k_blocks * choice.elements * choice.padded * choice.channels * choice.vector / (
         machine.flops(problem.engine) * machine.efficiency["winograd"])
-    panel = layout.elements * layout.channels * choice.vector * itemsize
+    panel = choice.elements * choice.channels * choice.vector * itemsize
     weight = problem.groups * choice.blocks * panel
     loaded = share * k_blocks * panel / (machine.cache_rate if weight < machine.l3 else machine.bandwidth)
-    pixels = layout.rows * int(layout.valid[-1])       # gathered for one tile
-    per_tile = layout.elements * axes * 2 * itemsize * (
-        layout.x_row + k_blocks * choice.vector)       # each element is loaded and stored by each axis's transform
-    transformed = share * layout.count * per_tile / machine.register_rate
-    gathered = share * layout.count * pixels * layout.x_row * itemsize / machine.gather_rate
+    pixels = product(choice.extent[:-1]) * choice.valid[-1]       # gathered for one tile
+    per_tile = choice.elements * axes * 2 * itemsize * (
+        choice.x_row + k_blocks * choice.vector)       # each element is loaded and stored by each axis's transform
+    transformed = share * choice.count * per_tile / machine.register_rate
+    gathered = share * choice.count * pixels * choice.x_row * itemsize / machine.gather_rate
     stored = product(problem.out_shape) * problem.engine.itemsize / machine.bandwidth / threads
     prepared = 0 if problem.reused else weight * (
         1 / machine.bandwidth + axes * 2 / machine.register_rate) / problem.threads
@@ -133,19 +197,18 @@ def seconds(choice: _Choice, problem: ConvProblem, machine) -> float:
         2 * machine.parallel_start if threads > 1 else 0)
 
 
-def bytes_needed(problem: ConvProblem, extents: tuple[int, ...]) -> int:
+def bytes_needed(problem: ConvProblem, family: Tiles) -> int:
     """The transformed weight and each thread's block."""
-    choice = choose(problem, extents)
-    layout = choice.layout
-    weight = problem.groups * choice.blocks * layout.elements * layout.channels * choice.vector
-    buffer = layout.rows * layout.width * layout.chunk
-    return real_dtype(problem).itemsize * (
-        weight + problem.threads * (layout.elements * (layout.x_step + layout.y_step) + buffer))
+    choice = choose(problem, family)
+    weight = problem.groups * choice.blocks * choice.elements * choice.channels * choice.vector
+    tiles = _step(choice.padded * choice.x_row, problem) + _step(choice.padded * choice.vector, problem)
+    buffer = product(choice.extent[:-1]) * _row_width(choice, problem) * min(_CHUNK, choice.x_row)
+    return real_dtype(problem).itemsize * (weight + problem.threads * (choice.elements * tiles + buffer))
 
 
-def expected_error(problem: ConvProblem, extents: tuple[int, ...]) -> float:
+def expected_error(problem: ConvProblem, family: Tiles) -> float:
     """Largest error over the direct method's; each axis beyond the third counts as another third one."""
-    long = [int(n) for n in choose(problem, extents).layout.extent if n > 1]
+    long = [n for n in choose(problem, family).extent if n > 1]
     largest = max(long)
     axes = long.count(largest)
     first, second, third = _ERROR[largest]
@@ -153,10 +216,10 @@ def expected_error(problem: ConvProblem, extents: tuple[int, ...]) -> float:
     return few * (first, second, third)[min(axes, 3) - 1] * (third / second) ** max(axes - 3, 0)
 
 
-def transform_weight(problem: ConvProblem, weight: np.ndarray, extents: tuple[int, ...]) -> Prepared:
+def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Tiles) -> Prepared:
     """The windows in the tile's elements, in panels of as many output channels as a register tile has."""
-    choice = choose(problem, extents)
-    layout = choice.layout
+    choice = choose(problem, family)
+    layout = _lay_out(problem, family)
     raw = np.ascontiguousarray(weight)
     real = raw.reshape(-1).view(real_dtype(problem))
     largest = max(real.max(), -real.min())
@@ -176,17 +239,17 @@ def transform_weight(problem: ConvProblem, weight: np.ndarray, extents: tuple[in
 
 
 def convolve_tiles(problem: ConvProblem, prepared: Prepared, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray,
-                   extents: tuple[int, ...]) -> None:
+                   family: Tiles) -> None:
     """Fill `out`; images that tiles cannot hold, and weights that they cannot, are left to im2col's direct sums."""
     uneven = np.full(problem.N, not prepared.finite, np.uint8)
     if prepared.finite:
-        choice = choose(problem, extents)
-        channels = choice.layout.out_channels
+        choice = choose(problem, family)
+        channels = problem.K * parts(problem)
         biases = np.zeros((problem.groups, choice.blocks * choice.vector), real_dtype(problem))
         if bias is not None:
             biases[:, :channels] = bias_vector(problem, bias).reshape(problem.groups, channels)
-        winograd_tile_kernel(choice.layout, operand(x), flat_maps(problem), prepared.weight, biases.reshape(-1),
-                             prepared.limit, uneven, operand(out), choice.rows, choice.columns,
+        winograd_tile_kernel(_lay_out(problem, family), operand(x), flat_maps(problem), prepared.weight,
+                             biases.reshape(-1), prepared.limit, uneven, operand(out), choice.rows, choice.columns,
                              min(problem.threads, choice.items))
     if uneven.any():
         images = np.flatnonzero(uneven)
