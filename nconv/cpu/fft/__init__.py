@@ -185,7 +185,9 @@ def _choose(problem: ConvProblem) -> _Choice:
         rounds = -(-items // threads) * threads / items         # the last round of blocks leaves threads idle
         return work * rounds + kernels * one, work, one
 
-    alone = [[count * n * (levels + 2 * _LEAF_LEVELS) for n, _, count, levels in axis] for axis in axes]
+    byte, rows = 2 * itemsize * _BYTE, [0] * (p.rank - 1) + [_ROW if lone else _ROW * halves]
+    alone = [[count * (n * (5 * (levels + 2 * _LEAF_LEVELS) + byte) + row) for n, _, count, levels in axis]
+             for axis, row in zip(axes, rows, strict=True)]
     at = [prices.index(min(prices)) for prices in alone]
     best = worth(at)
     if best[0] == inf:                                  # the shortest is known to be short enough
