@@ -122,9 +122,55 @@ def test_compare_tells_the_code_from_the_machine(tmp_path):
 def test_regret_is_drawn_by_its_seed():
     from nconv.bench import regret
 
-    first, again = ([problem[2:] for problem in regret.problems(3, 8)] for _ in range(2))
+    first, again = (list(regret.problems(3, 8)) for _ in range(2))
     assert first == again
-    assert first != [problem[2:] for problem in regret.problems(4, 8)]
-    record = regret.measure(("signal", nconv.convolve, (40,), (5,), "float64", {"mode": "same"}, 200), rounds=1)
+    assert first != list(regret.problems(4, 8))
+
+
+@pytest.fixture
+def drawn():
+    return {"family": "signal", "function": "convolve", "input": (40,), "weight": (5,), "dtype": "float64",
+            "options": {"mode": "same"}, "macs": 200}
+
+
+def test_regret_is_that_of_the_choice_beside_scipys(drawn):
+    from nconv.bench import regret
+
+    record = regret.judge(regret.measure(drawn, rounds=1))
     assert record["regret"] >= 1 and record["scipy_regret"] >= 1
+    assert record["chosen"] == nconv.plan(nconv.convolve, nconv.ArraySpec((40,), "f8"), nconv.ArraySpec((5,), "f8"),
+                                          mode="same").method
     assert {name for name, _ in regret.summary([record])} >= {"all", "signal"}
+
+
+def test_regret_goes_on_where_it_ended(tmp_path, monkeypatch):
+    from nconv.bench import regret
+
+    measured = []
+    monkeypatch.setattr(regret, "measure", lambda drawn, rounds: measured.append(drawn) or drawn | {
+        "threads": 1, "seconds": {"small": 1.0, "direct": 2.0, "im2col": 3.0, "winograd": 4.0, "fft": 5.0}})
+    arguments = ["--seed", "3", "--count", "6", "--json", str(tmp_path / "times"), "--rst", str(tmp_path / "page")]
+    for limit, count in (["--seconds", "1e-9"], 0), ([], 6), ([], 6):
+        result = CliRunner().invoke(regret.main, arguments + limit)
+        assert result.exit_code == 0 and len(measured) == count, result.output
+    assert "--seed 3 --count 6" in (tmp_path / "page").read_text()
+    result = CliRunner().invoke(regret.main, ["--seed", "4", *arguments[2:]])
+    assert result.exit_code and "another seed" in result.output
+
+
+def test_rates_are_fitted_to_times(drawn):
+    from nconv.bench import fit, regret
+
+    true = machine.machine().with_rates({"call": 20e-6, "efficiency.direct": 0.5, "efficiency.im2col": 0.7})
+    records = []
+    for problem in regret.problems(0, 12):
+        p = regret.described(problem)
+        records.append(problem | {"threads": 1, "seconds": {
+            a.NAME: a.cost(p, true) for a in registry.algorithms() if a.NAME in ("direct", "im2col")}})
+
+    def error(rates):
+        return sum(abs(np.log(a.cost(regret.described(r), rates) / r["seconds"][a.NAME]))
+                   for r in records for a in registry.algorithms() if a.NAME in r["seconds"])
+
+    found = machine.machine().with_rates(fit.fit(records, regret.described))
+    assert error(found) < 0.3 * error(machine.machine())

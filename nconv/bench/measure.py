@@ -24,10 +24,10 @@ _BUDGET = 0.6                    # seconds for each function of one case
 _AUTO = "auto"
 
 
-def median_seconds(*functions: Callable[[], Any], rounds: int | None = None) -> list[float]:
+def median_seconds(*functions: Callable[[], Any], rounds: int | None = None, budget: float = _BUDGET) -> list[float]:
     """Median time of each function; they run in turn, after one round that does not count.
 
-    Without `rounds`, as many as the budget allows, from 3 to 200.
+    Without `rounds`, as many as the budget of seconds for each function allows, from 3 to 200.
     """
     first = []
     for function in functions:
@@ -36,7 +36,7 @@ def median_seconds(*functions: Callable[[], Any], rounds: int | None = None) -> 
         function()
         first.append(time.perf_counter() - start)
     if rounds is None:
-        rounds = int(min(max(_BUDGET * len(functions) / max(sum(first), 1e-9), 3), 200))
+        rounds = int(min(max(budget * len(functions) / max(sum(first), 1e-9), 3), 200))
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
         for function, taken in zip(functions, times, strict=True):

@@ -4,10 +4,15 @@
 groups, strides and dilation, in float32 and float64; times every method that supports the problem, in turn; prints the
 table and writes the page. A regret of 1 is a perfect choice. On the one- and two-dimensional signals the same is asked
 of `scipy.signal.choose_conv_method` between SciPy's own two methods.
+
+With ``--json`` the times are kept, and a later call goes on where ``--seconds`` ended this one. Times are the kernels',
+estimates the model's: a file of times serves every model, and ``--fit`` finds the rates with which it errs least.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +22,19 @@ import numpy as np
 
 import nconv
 
-from .. import registry
+from .. import choice, registry, threads
+from ..cpu import fft
+from ..lowering import lower
+from ..problem import ConvProblem
 from .measure import environment, geometric_mean, median_seconds
 
 _MOST_MACS = 3e8               # multiplications: what takes longer, the direct methods need not be timed for
+_BUDGET = 0.15                 # seconds for each method of one problem
 _FAMILIES = ("signal", "image", "volume", "layer1d", "layer", "layer3d")
 
 
-def draw(rng: np.random.Generator) -> tuple[str, Any, tuple, tuple, str, dict]:
-    """(family, function, shape of the input, of the weight, dtype, options) of one problem."""
+def draw(rng: np.random.Generator) -> dict[str, Any]:
+    """One problem: family, function, shapes of input and weight, dtype, options."""
     def log(low, high):
         return int(round(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
@@ -36,7 +45,9 @@ def draw(rng: np.random.Generator) -> tuple[str, Any, tuple, tuple, str, dict]:
         largest, widest = ((300_000, 3_000), (700, 60), (60, 12))[rank - 1]
         size = tuple(log(8, largest) for _ in range(rank))
         window = tuple(min(n, log(2, widest)) for n in size)
-        return family, nconv.convolve, size, window, dtype, {"mode": str(rng.choice(["full", "same", "valid"]))}
+        options: dict[str, Any] = {"mode": str(rng.choice(["full", "same", "valid"]))}
+        return {"family": family, "function": "convolve", "input": size, "weight": window, "dtype": dtype,
+                "options": options}
     rank = ("layer1d", "layer", "layer3d").index(family) + 1
     largest = (4_000, 100, 20)[rank - 1]
     size = tuple(log(6, largest) for _ in range(rank))
@@ -47,45 +58,63 @@ def draw(rng: np.random.Generator) -> tuple[str, Any, tuple, tuple, str, dict]:
     dilation = int(rng.choice([1, 1, 1, 2]))
     options = {"stride": int(rng.choice([1, 1, 1, 2])), "dilation": dilation, "groups": groups,
                "padding": dilation * (window[0] - 1) // 2 + 1}
-    function = getattr(nconv, f"conv{rank}d")
-    return family, function, (log(1, 8), groups * C, *size), (groups * K, C, *window), dtype, options
+    return {"family": family, "function": f"conv{rank}d", "input": (log(1, 8), groups * C, *size),
+            "weight": (groups * K, C, *window), "dtype": dtype, "options": options}
 
 
-def problems(seed: int, count: int) -> Iterator[tuple]:
+def described(record: dict[str, Any]) -> ConvProblem:
+    """What the engine is asked."""
+    x, weight = (nconv.ArraySpec(record[name], record["dtype"]) for name in ("input", "weight"))
+    return lower(getattr(nconv, record["function"]), x, weight, **record["options"]).route.problem
+
+
+def problems(seed: int, count: int) -> Iterator[dict[str, Any]]:
     """`count` problems that are drawn anew until they take no longer than can be waited for."""
     rng = np.random.default_rng(seed)
     while count:
-        family, function, x, weight, dtype, options = draw(rng)
-        macs = nconv.plan(function, nconv.ArraySpec(x, dtype), nconv.ArraySpec(weight, dtype), **options).problem.macs
+        drawn = draw(rng)
+        try:
+            macs = described(drawn).macs
+        except ValueError:                              # a window that the padded input does not hold
+            continue
         if 0 < macs < _MOST_MACS:
             count -= 1
-            yield family, function, x, weight, dtype, options, macs
+            yield drawn | {"macs": macs}
 
 
-def measure(problem: tuple, rounds: int | None = None) -> dict[str, Any]:
-    """Seconds of each method that 'auto' may take and of the one it took; for signals, of SciPy's two beside them."""
-    family, function, x_shape, weight_shape, dtype, options, macs = problem
+def measure(drawn: dict[str, Any], rounds: int | None = None) -> dict[str, Any]:
+    """The problem with the seconds of each method that 'auto' may take; for signals, of SciPy's two beside them."""
+    function, options = getattr(nconv, drawn["function"]), drawn["options"]
     rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, weight_shape))
-    plan = nconv.plan(function, x, weight, **options)
-    names = [c.name for c in plan.candidates if not c.refused]
-    runs = [lambda name=name: function(x, weight, method=name, **options) for name in names]
+    x, weight = (rng.standard_normal(drawn[name]).astype(drawn["dtype"]) for name in ("input", "weight"))
+
+    def run(method):
+        fft.kept.clear()                                # each call as if with a new kernel
+        return function(x, weight, method=method, **options)
+
+    names = [c.name for c in choice.decide(described(drawn)).candidates if not c.refused]
+    runs = [lambda name=name: run(name) for name in names]
     rivals: list[str] = []
-    if family in ("signal", "image"):
+    if drawn["family"] in ("signal", "image"):
         import scipy.signal
 
         rivals = ["direct", "fft"]
         runs += [lambda name=name: scipy.signal.convolve(x, weight, method=name, **options) for name in rivals]
-    seconds = median_seconds(*runs, rounds=rounds)
-    ours = dict(zip(names, seconds, strict=False))
-    record = {"family": family, "input": x_shape, "weight": weight_shape, "dtype": dtype, "options": options,
-              "macs": macs, "seconds": ours, "chosen": plan.method, "best": min(ours, key=ours.__getitem__),
-              "regret": ours[plan.method] / min(ours.values())}
+    seconds = median_seconds(*runs, rounds=rounds, budget=_BUDGET)
+    record = drawn | {"threads": threads.get_num_threads(), "seconds": dict(zip(names, seconds, strict=False))}
     if rivals:
         theirs = dict(zip(rivals, seconds[len(names):], strict=True))
-        choice = scipy.signal.choose_conv_method(x, weight, options["mode"])
-        record |= {"scipy": theirs, "scipy_regret": theirs[choice] / min(theirs.values())}
+        chosen = scipy.signal.choose_conv_method(x, weight, options["mode"])
+        record |= {"scipy": theirs, "scipy_regret": theirs[chosen] / min(theirs.values())}
     return record
+
+
+def judge(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with what 'auto' takes now, the best method and the regret of the choice."""
+    seconds = record["seconds"]
+    chosen = choice.decide(described(record)).algorithm.NAME
+    best = min(seconds, key=seconds.__getitem__)
+    return record | {"chosen": chosen, "best": best, "regret": seconds[chosen] / seconds[best]}
 
 
 def summary(records: list[dict]) -> list[tuple[str, list[float]]]:
@@ -104,17 +133,23 @@ def _cells(name: str, regrets: list[float]) -> list[str]:
 
 
 def write_plot(path: str, records: list[dict]) -> None:
-    """Regret over the problem's size; the colour is the method that was best."""
+    """Regret over the problem's size, and which method was best over the sizes of output and window."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    over_size, where = figure.subplots(2, 1)
     for method in registry.names():
         mine = [r for r in records if r["best"] == method]
-        axes.plot([r["macs"] for r in mine], [r["regret"] for r in mine], "o", markersize=4, label=f"{method} is best")
-    axes.axhline(1.1, color="grey", linewidth=0.8)
-    axes.set(xscale="log", yscale="log", xlabel="multiplications", ylabel="time of 'auto' over the best method's")
-    axes.legend()
+        if mine:
+            over_size.plot([r["macs"] for r in mine], [r["regret"] for r in mine], "o", markersize=4,
+                           label=f"{method} is best")
+            shapes = list(map(described, mine))
+            where.plot([p.N * p.groups * p.K * p.positions for p in shapes], [p.taps for p in shapes], "o",
+                       markersize=4)
+    over_size.axhline(1.1, color="grey", linewidth=0.8)
+    over_size.set(xscale="log", yscale="log", xlabel="multiplications", ylabel="time of 'auto' over the best method's")
+    where.set(xscale="log", yscale="log", xlabel="elements of the output", ylabel="products summed for each")
+    figure.legend(*over_size.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -129,25 +164,52 @@ def write_rst(path: str, command: str, records: list[dict], picture: str | None)
     for name, regrets in summary(records):
         lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(_cells(name, regrets))]
     if picture:
-        lines += ["", f".. image:: {Path(picture).name}", "   :alt: regret over the size of the problem"]
+        lines += ["", f".. image:: {Path(picture).name}",
+                  "   :alt: regret over the size of the problem, and the best method over output and window"]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _known(path: str | None) -> list[dict]:
+    if path is None or not Path(path).exists():
+        return []
+    return json.loads(Path(path).read_text(encoding="utf-8"))["records"]
 
 
 @click.command()
 @click.option("--seed", default=0, show_default=True)
 @click.option("--count", default=200, show_default=True, help="Number of problems.")
-@click.option("--rounds", type=int, help="Rounds of each timing; by default as many as 0.6 seconds allow.")
+@click.option("--rounds", type=int, help=f"Rounds of each timing; by default as many as {_BUDGET} seconds allow.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False),
+              help="Keep the times in a file; where it has some of these problems, go on after them.")
+@click.option("--seconds", type=float, help="Measure no longer than about this, then judge what there is.")
+@click.option("--fit", "fitted", is_flag=True, help="Print the rates with which the model errs least on these times.")
 @click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
-@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw regret over size.")
-def main(seed: int, count: int, rounds: int | None, rst_path: str | None, plot_path: str | None) -> None:
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw regret and winners over size.")
+def main(seed: int, count: int, rounds: int | None, json_path: str | None, seconds: float | None, fitted: bool,
+         rst_path: str | None, plot_path: str | None) -> None:
     """Time 'auto' and every method on problems drawn at random.
 
     Example: python -m nconv.bench.regret --seed 0 --count 200
     """
     from rich.progress import track
 
-    records = [measure(problem, rounds)
-               for problem in track(list(problems(seed, count)), "compiling and measuring")]
+    records, end = _known(json_path)[:count], time.perf_counter() + (seconds or float("inf"))
+    drawn = list(problems(seed, count))
+    if any(record["input"] != list(problem["input"]) for record, problem in zip(records, drawn, strict=False)):
+        raise click.UsageError(f"{json_path} holds problems of another seed")
+    for problem in track(drawn[len(records):], "compiling and measuring"):
+        if time.perf_counter() > end:
+            break
+        records.append(measure(problem, rounds))
+        if json_path:
+            Path(json_path).write_text(json.dumps({"environment": environment(), "records": records}) + "\n")
+    if fitted:
+        from .fit import fit
+
+        for name, value in fit(records, described).items():
+            click.echo(f"{name:<28}{value:.3g}")
+        return
+    records = list(map(judge, records))
     for name, regrets in summary(records):
         click.echo("{:<55}{:>5}{:>8}{:>8}{:>8}".format(*_cells(name, regrets)))
     for r in sorted(records, key=lambda r: -r["regret"])[:5]:
@@ -157,7 +219,8 @@ def main(seed: int, count: int, rounds: int | None, rst_path: str | None, plot_p
         write_plot(plot_path, records)
     if rst_path:
         chosen = f" --rounds {rounds}" if rounds else ""
-        write_rst(rst_path, f"python -m nconv.bench.regret --seed {seed} --count {count}{chosen}", records, plot_path)
+        write_rst(rst_path, f"python -m nconv.bench.regret --seed {seed} --count {len(records)}{chosen}", records,
+                  plot_path)
 
 
 if __name__ == "__main__":
