@@ -127,15 +127,38 @@ def _named(gpu: Any) -> str:
 @main.command()
 @_problem
 @click.option("--json", "as_json", is_flag=True, help="Print the candidates as JSON.")
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False),
+              help="Also draw which method wins over all sizes of such inputs and windows (needs matplotlib).")
 def explain(function: str, input: str, weight: str, device: str, dtype: str, options: tuple[str, ...],
-            as_json: bool) -> None:
+            as_json: bool, plot_path: str | None) -> None:
     """Which algorithm a problem gets, and why.
 
-    Example: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1
+    Example: nconv explain conv2d 1,64,56,56 64,64,3,3 --option padding=1 --plot winners.png
     """
     target, arrays, keywords = _arguments(function, input, weight, dtype, options, device)
     plan = nconv.plan(target, *arrays, **keywords)
     click.echo(json.dumps([vars(c) for c in plan.candidates], default=str) if as_json else str(plan))
+    if plot_path:
+        _draw_winners(plot_path, target, arrays, keywords)
+
+
+def _draw_winners(path: str, function: Any, arrays: list[nconv.ArraySpec], keywords: dict[str, Any]) -> None:
+    """The map of winners around a problem: with its dtype, its number of axes, its channels and its keywords."""
+    import nconv.plot
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("--plot needs matplotlib: pip install 'nconv[plot]'") from None
+    if function in (nconv.conv_transpose1d, nconv.conv_transpose2d, nconv.conv_transpose3d):
+        raise ValueError(f"--plot draws signals, images and conv1d to conv3d, not {function.__name__}")
+    x, weight = arrays
+    layer = function not in (nconv.convolve, nconv.correlate)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    nconv.plot.winners(function, rank=x.ndim, channels=weight.shape[0] if layer else 1, dtype=str(x.dtype),
+                       ax=figure.subplots(), **keywords)
+    figure.savefig(path)
+    click.echo(f"the map of winners is in {path}")
 
 
 @main.command()
@@ -192,6 +215,24 @@ def _calibrate(device: str = "cpu") -> None:
     for name, value in found.rates().items():
         click.echo(f"{name:<28}{value:.3g}")
     click.echo(f"kept in {machine.path()}")
+
+
+@main.command()
+@click.argument("action", type=click.Choice(("export", "import", "delete")))
+@click.argument("path", required=False, type=click.Path(dir_okay=False))
+def wisdom(action: str, path: str | None) -> None:
+    """Carry the times that nconv tune has measured to a file, take those of a file, or delete them.
+
+    Example: nconv wisdom export times.json
+    """
+    if (path is None) != (action == "delete"):
+        raise click.UsageError("export and import take a file, delete takes none")
+    if action == "delete":
+        nconv.forget_wisdom()
+        click.echo("all measured times are deleted")
+        return
+    count = nconv.export_wisdom(str(path)) if action == "export" else nconv.import_wisdom(str(path))
+    click.echo(f"{action}ed {count} problem{'' if count == 1 else 's'}")
 
 
 @main.command()

@@ -69,3 +69,13 @@ def test_bench_refuses_what_it_does_not_know(option):
     result = run("bench", option, "nothing")
     assert result.exit_code != 0
     assert "nothing" in result.output
+
+
+def test_explain_draws_the_winners(tmp_path):
+    pytest.importorskip("matplotlib")
+    for function, x, weight in ("convolve", "40,40", "5,5"), ("conv1d", "1,4,40", "4,4,3"):
+        result = run("explain", function, x, weight, "--plot", str(tmp_path / f"{function}.png"))
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / f"{function}.png").read_bytes()[1:4] == b"PNG"
+    result = run("explain", "conv_transpose1d", "1,4,40", "4,4,3", "--plot", str(tmp_path / "none.png"))
+    assert result.exit_code == 1 and "conv_transpose1d" in result.output

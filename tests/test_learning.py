@@ -1,6 +1,8 @@
 """What is kept from one program to the next: readable, shared, and never a reason to fail."""
 
 import json
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -58,6 +60,39 @@ def test_writers_lose_nothing_of_each_other():
     wisdom.forget()
     assert all(wisdom.recall(problem, n) for n in range(12))
     assert [path.name for path in store.folder().iterdir()] == [wisdom.path().name]
+
+
+def test_the_command_line_carries_wisdom_and_deletes_it(tmp_path):
+    def run(*arguments):
+        result = CliRunner().invoke(main, ["wisdom", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    wisdom.remember(nconv.plan(nconv.convolve, X, W).problem, 1, {"direct": 1.0})
+    copy = str(tmp_path / "copy.json")
+    assert run("export", copy) == "exported 1 problem\n"
+    run("delete")
+    assert not wisdom.path().exists()
+    assert run("import", copy) == "imported 1 problem\n"
+    assert wisdom.recall(nconv.plan(nconv.convolve, X, W).problem, 1) == {"direct": 1.0}
+    assert CliRunner().invoke(main, ["wisdom", "export"]).exit_code == 2
+    result = CliRunner().invoke(main, ["wisdom", "import", str(tmp_path / "none.json")])
+    assert result.exit_code == 1 and "none.json" in result.output
+
+
+def test_processes_that_write_at_once_lose_nothing_of_each_other():
+    program = """
+import sys
+from nconv import store
+path = store.folder() / "shared.json"
+for i in range(5):
+    with store.turn(path):
+        known = store.load(path, 1, "seconds", dict)
+        store.save(path, 1, "seconds", {**known, f"{sys.argv[1]}-{i}": 1.0})
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(n)]) for n in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert len(store.load(store.folder() / "shared.json", 1, "seconds", dict)) == 20
 
 
 def test_rates_are_found_from_predicted_times(monkeypatch):
