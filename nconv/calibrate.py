@@ -53,6 +53,7 @@ PROBES = {"cpu": (
     Probe("efficiency.direct_single", "direct", _signal(20_000, 101)),
     Probe("efficiency.im2col", "im2col", _square(28, 3, 64, 64)),
     Probe("efficiency.separable", "separable", _square(256, 15).replace(separable=True)),
+    Probe("efficiency.winograd", "winograd", _square(56, 3, 64, 64)),
     Probe("efficiency.fft", "fft", _signal(200_000, 501)),
     Probe("parallel_start", "direct", _signal(16_000, 9), parallel=True),
 ), "cuda": (
