@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import repeat
+from itertools import product as every
 from typing import NamedTuple
 
 import numpy as np
@@ -81,10 +81,10 @@ def refusal(problem: ConvProblem, family: Tiles) -> str:
 @lru_cache(maxsize=1024)
 def choose(problem: ConvProblem, family: Tiles) -> _Choice:
     """The cheapest tile."""
-    largest = [_most(r, family) for r in problem.kernel]
-    tiles = {tuple(map(_extent, largest, problem.kernel, problem.out, repeat(n))) for n in family.extents}
-    own = min(family.own, max(map(max, tiles)))
-    choices = [_shape(problem, tile) for tile in sorted(tiles) if max(tile) >= own]
+    lists = [{_extent(_most(r, family), r, o, n) for n in family.extents}
+             for r, o in zip(problem.kernel, problem.out, strict=True)]
+    own = min(family.own, max(map(max, lists)))
+    choices = [_shape(problem, tile) for tile in every(*map(sorted, lists)) if max(tile) >= own]
     return min(choices, key=lambda choice: seconds(choice, problem, this_machine()))
 
 
