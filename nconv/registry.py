@@ -11,6 +11,8 @@ An algorithm is a module with a few names::
     def error(problem) -> float                       # expected largest error over the direct method's
     def prepare(problem, weight) -> object            # packs or transforms the weight, once a plan
     def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing
+    def least(problem, machine) -> (float, float)     # (seconds on one thread, error) that `cost` and `error` cannot
+                                                      # undercut, soon counted; only where `cost` takes long
     def shortcut(problem, x, weight, out)             # only where a call needs no preparation: see `shortcuts`
 
 `weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in
