@@ -166,6 +166,8 @@ def contiguous(array: DeviceArray) -> DeviceArray:
 
 def narrow(array: DeviceArray, dtype: np.dtype, cast: Any = None) -> DeviceArray:
     """Values in the result's type. Floats become integers by truncation, which is the one `cast` that gets here."""
+    if cast is not None and array.dtype.kind == "f" and dtype.kind == "b":
+        array = convert(array, np.dtype("i8"))
     return array if array.dtype == dtype else convert(array, dtype)
 
 

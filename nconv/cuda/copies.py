@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import int64
+from numba import int64, uint64
 
 from .device import block_function, cuda, kernel
 
@@ -41,9 +41,16 @@ def _wrap(value, low, mask):
     return ((int64(value) - low) & mask) + low
 
 
+@block_function
+def _unsigned(value, low, mask):
+    """A float as uint64, negative ones modulo 2**64 as scipy.ndimage has them."""
+    return uint64(value) if value >= 0 else uint64(int64(value))
+
+
 copy_kernel = _copier(block_function(lambda value, low, mask: value))
 bool_kernel = _copier(block_function(lambda value, low, mask: value != 0))
 truncate_kernel = _copier(_wrap)
+unsigned_kernel = _copier(_unsigned)
 conjugate_kernel = _copier(block_function(lambda value, low, mask: value.conjugate()))
 square_kernel = _copier(block_function(lambda value, low, mask: value * value))
 root_kernel = _copier(block_function(lambda value, low, mask: math.sqrt(value)))

@@ -30,11 +30,11 @@ class Ends(NamedTuple):
     marks: DeviceArray         # int32, one a filter: whether it is not finite
 
 
-def watch(problem: ConvProblem, weight: DeviceArray) -> Ends | None:
-    """Mark the filters that are not finite; None where that makes no difference."""
+def watch(problem: ConvProblem, weight: DeviceArray, own: bool = False) -> Ends | None:
+    """Mark the filters that are not finite; None where that makes no difference. `own`: nobody else has the weight."""
     if not problem.ends:
         return None
-    copy = convert(weight, problem.engine)
+    copy = weight if own else convert(weight, problem.engine)
     marks = empty((problem.groups * problem.K,), np.dtype("i4"), copy)
     real = copy.memory(real_dtype(problem))
     launch(ends_mark_kernel, marks.size, _THREADS, copy.stream, real, marks.memory(), real.size // marks.size)

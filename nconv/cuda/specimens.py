@@ -36,6 +36,7 @@ def specimens() -> Iterator[Specimen]:
     for name, kernel, pairs in (
             ("copy", copies.copy_kernel, ("float16 float32", "float32 float16", "float64 float16", "int32 float16")),
             ("truncate", copies.truncate_kernel, ("float64 uint8", "float16 int32")),
+            ("unsigned", copies.unsigned_kernel, ("float32 uint64", "float64 uint64")),
             ("bool", copies.bool_kernel, ("int32 bool", "float16 bool")),
             ("conjugate", copies.conjugate_kernel, ("complex64 complex64",)),
             ("square", copies.square_kernel, ("float32 float16", "uint8 uint8", *(f"{d} {d}" for d in ALL))),

@@ -18,6 +18,7 @@ from .copies import (
     root_kernel,
     square_kernel,
     truncate_kernel,
+    unsigned_kernel,
 )
 from .device import SIMULATED, cuda, launch, mark, stream_of, table
 
@@ -285,6 +286,7 @@ def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None, numb
     if kernel is None:
         into = target.dtype.kind
         kernel = (bool_kernel if into == "b" and source.dtype.kind != "b" else
+                  unsigned_kernel if target.dtype == np.uint64 and source.dtype.kind == "f" else
                   truncate_kernel if into in "iu" and source.dtype != target.dtype else copy_kernel)
     sizes = [step // source.dtype.itemsize for step in source.strides]
     places = [step // target.dtype.itemsize for step in target.strides]

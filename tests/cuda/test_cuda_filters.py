@@ -67,6 +67,16 @@ def test_integers_go_through_no_transform():
     compare(nconv.fftconvolve(*arrays), nconv.fftconvolve(WHOLE, WHOLE[:2, :3]))       # as float64, as SciPy does
 
 
+@pytest.mark.parametrize("dtype", ["u8", "i8", "u1", "?"])
+def test_floats_become_integers_as_scipy_has_it(dtype):
+    from numba import cuda
+
+    x = np.array([-3.7, -0.5, 0.0, 2.9, 200.0, 2.0**53, 2.0**63 if dtype == "u8" else 5.0])
+    one = np.ones(1)
+    compare(ndimage.correlate1d(cuda.to_device(x), cuda.to_device(one), output=dtype),
+            ndimage.correlate1d(x, one, output=dtype))
+
+
 def test_empty_arrays_stay_on_the_device():
     from numba import cuda
 

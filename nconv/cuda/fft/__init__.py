@@ -164,7 +164,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
            choice.layout, twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
            strange.memory())
-    return Prepared(spectra, strange, raw, watch(problem, raw))
+    return Prepared(spectra, strange, raw, watch(problem, raw, own=True))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
