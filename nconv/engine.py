@@ -111,7 +111,7 @@ def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out
 def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
     parts = phases(problem)
     if len(parts) == 1 and parts[0].problem is not None:
-        algorithm.run(problem, prepared[0], x, bias, result)
+        algorithm.run(parts[0].problem, prepared[0], x, bias, result)
         return
     for part, packed in zip(parts, prepared, strict=True):
         if part.problem is None:

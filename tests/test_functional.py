@@ -119,3 +119,15 @@ def test_what_is_not_an_array():
         nconv.conv1d([[1.0, 2.0]], np.ones((1, 1, 2)))
     with pytest.raises(TypeError, match="object"):
         nconv.conv1d(np.array([[None, 1]]), np.ones((1, 1, 1)))
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
+def test_a_transposed_convolution_may_have_one_output(method):
+    """All outputs then lie in one phase, which has not all of the window's taps."""
+    weight = np.arange(9.0).reshape(1, 1, 3, 3)
+    y = nconv.conv_transpose2d(np.full((1, 1, 1, 1), 2.0), weight, np.ones(1), 2, 1, method=method)
+    assert y.item() == pytest.approx(9.0)
+    y = nconv.conv_transpose1d(np.array([[3.0]]), np.array([[[1.0, 10.0, 100.0]]]), stride=4, padding=1, method=method)
+    assert y.item() == pytest.approx(30.0)
+    plan = nconv.plan(nconv.conv_transpose2d, nconv.ArraySpec((1, 1, 1, 1), "f8"), weight, None, 2, 1, method=method)
+    assert plan(np.ones((1, 1, 1, 1))).item() == pytest.approx(4.0)

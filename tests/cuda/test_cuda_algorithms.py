@@ -80,6 +80,13 @@ def test_odd_memory(name):
         check(name, problem, view)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_transposed_convolution_may_have_one_output(name):
+    weight = np.arange(9.0).reshape(1, 1, 3, 3)
+    y = nconv.conv_transpose2d(np.full((1, 1, 1, 1), 2.0), weight, np.ones(1), 2, 1, method=name, device="cuda")
+    assert y.item() == pytest.approx(9.0)
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_infinite_values_stay_where_they_are(name, value):
