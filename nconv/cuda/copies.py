@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 
 from numba import int64, uint64
@@ -54,6 +55,7 @@ unsigned_kernel = _copier(_unsigned)
 conjugate_kernel = _copier(block_function(lambda value, low, mask: value.conjugate()))
 square_kernel = _copier(block_function(lambda value, low, mask: value * value))
 root_kernel = _copier(block_function(lambda value, low, mask: math.sqrt(value)))
+complex_root_kernel = _copier(block_function(lambda value, low, mask: cmath.sqrt(value)))
 quotient_kernel = _copier(block_function(lambda value, low, mask: value / low))
 
 

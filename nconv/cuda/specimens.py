@@ -42,6 +42,7 @@ def specimens() -> Iterator[Specimen]:
             ("square", copies.square_kernel, ("float32 float16", "uint8 uint8", *(f"{d} {d}" for d in ALL))),
             ("root", copies.root_kernel, ("float32 float16", "float32 float32", "float64 float64", "int8 float16",
                                           "int64 float64")),
+            ("complex_root", copies.complex_root_kernel, ("complex64 complex64", "complex128 complex128")),
             ("quotient", copies.quotient_kernel, ("float64 float64",)),
             ("add", copies.add_kernel, [f"{d} {d}" for d in ("uint8", *ALL)])):
         for kinds in pairs:

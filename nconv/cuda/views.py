@@ -12,6 +12,7 @@ from ..geometry import product
 from .copies import (
     add_kernel,
     bool_kernel,
+    complex_root_kernel,
     conjugate_kernel,
     copy_kernel,
     quotient_kernel,
@@ -116,8 +117,9 @@ class DeviceArray:
         wide = self.astype("f4") if self.dtype.char == "e" else self
         if ufunc is np.square:
             return convert(wide, self.dtype, square_kernel)
-        if ufunc is np.sqrt and self.dtype.kind != "c":
-            return convert(wide, np.sqrt(np.empty(0, self.dtype)).dtype, root_kernel)
+        if ufunc is np.sqrt:
+            return convert(wide, np.sqrt(np.empty(0, self.dtype)).dtype,
+                           complex_root_kernel if self.dtype.kind == "c" else root_kernel)
         return NotImplemented
 
     def __iadd__(self, other: DeviceArray) -> DeviceArray:

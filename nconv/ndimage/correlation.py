@@ -91,6 +91,13 @@ def _are_whole(weights: Any) -> bool:
     return bool(np.all((np.abs(weights) < 2.0**63) & (weights == np.trunc(weights))))
 
 
+def exact(weights: Any, dtype: np.dtype, out_dtype: np.dtype) -> Any:
+    """Weights of integers in integers where they are whole: [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]."""
+    if dtype.kind in "biu" and out_dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
+        return weights.astype(np.int64)
+    return weights
+
+
 def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """Non-negative axes in the order in which they are given, all of them for None."""
     given = tuple(range(ndim)) if axes is None else (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
@@ -158,8 +165,7 @@ def _lower(input, weights, output=None, mode="reflect", cval=0.0, origin=0, *, a
     if isinstance(cval, complex) and input.dtype.kind != "c":
         raise ValueError(f"cval must be real where input is: cval={cval!r}")
     dtype, target = output_of(output, input, is_complex)
-    if input.dtype.kind in "biu" and dtype.kind in "biu" and weights.dtype.kind == "f" and _are_whole(weights):
-        weights = weights.astype(np.int64)              # [-1.0, 0.0, 1.0] is as exact as [-1, 0, 1]
+    weights = exact(weights, input.dtype, dtype)
     device = check_device(None, input=input, weights=weights)
     route = _route(input.shape, input.dtype, weights.shape, weights.dtype, dtype, tuple(modes), cval,
                    tuple(map(int, origins)), tuple(sorted(given)), convolution, device)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .correlation import correlate1d, normalize_axes, one_an_axis, output_of
+from .correlation import correlate1d, exact, normalize_axes, one_an_axis, output_of
 from .passes import Step, as_axis, as_input, hand_over, run, seen, wing_of
 from .smoothing import gaussian_filter
 
@@ -186,7 +186,8 @@ def laplace(input: ArrayLike, output: NDArray | DTypeLike | None = None, mode: s
            [ 1,  6, -12]])
     """
     def term(x, axis, dtype, word):
-        return correlate1d(x, wing_of(x).beside(np.array([1.0, -2.0, 1.0]), x), axis, dtype, word, cval)
+        weights = exact(np.array([1.0, -2.0, 1.0]), x.dtype, dtype)
+        return correlate1d(x, wing_of(x).beside(weights, x), axis, dtype, word, cval)
 
     return _sum_over_axes(input, term, output, mode, axes)
 

@@ -16,7 +16,7 @@ from .. import choice, registry
 from ..geometry import product
 from ..lowering import as_array, lower, on_gpu
 from ..problem import ArraySpec
-from .correlation import correlate, correlate1d, output_of, truncated
+from .correlation import correlate, correlate1d, exact, output_of, truncated
 
 _LARGEST_WINDOW = 1 << 15      # taps of an outer product: to make more would cost as much as a pass
 
@@ -42,7 +42,7 @@ def run(input: np.ndarray, steps: Sequence[Step], output: Any, cval: complex) ->
     else:
         result = input
         for step in steps:
-            weights = wing.beside(step.weights, input)
+            weights = wing.beside(exact(step.weights, input.dtype, dtype), input)
             result = correlate1d(result, weights, step.axis, dtype, step.mode, cval, step.origin)
     return hand_over(result, target, input)
 

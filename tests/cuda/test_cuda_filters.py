@@ -45,6 +45,15 @@ def test_filters_of_float16():
         np.testing.assert_allclose(result, expected.astype("f4"), rtol=4e-3, atol=4e-3)
 
 
+def test_filters_of_complex_and_unsigned_images():
+    from numba import cuda
+
+    for function, x in ((lambda a: ndimage.gaussian_gradient_magnitude(a, 0.5), IMAGE + 1j * IMAGE[::-1]),
+                        (ndimage.sobel, WHOLE.astype("u8")), (ndimage.laplace, WHOLE.astype("u8"))):
+        result, expected = function(cuda.to_device(x)).copy_to_host(), function(x)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 if x.dtype.kind == "c" else 0)
+
+
 def test_filters_fill_the_callers_array():
     from numba import cuda
 
