@@ -1,4 +1,4 @@
-"""Filters, gaps and streams: ``python -m nconv.bench.signals [separable] [filters] [gaps] [stream]``.
+"""What values and windows cost: ``python -m nconv.bench.signals [separable] [filters] [gaps] [denormals] [stream]``.
 
 Rivals are SciPy and astropy. What stands in one line ran in turn in one process, after its results were compared.
 """
@@ -74,6 +74,22 @@ def gaps() -> None:
                                 "plain": partial(nconv.ndimage.convolve, x, h / h.sum(), mode="constant")}, 1e-9)
 
 
+def denormals() -> None:
+    """Signals and images too quiet for normal numbers, or fading into silence, beside loud ones of the same size."""
+    for dtype in "float32", "float64":
+        smallest = np.finfo(dtype).tiny
+        for kind, shape, weight, methods, call in (
+                ("signal", (200_000,), (64,), ("direct", "fft"), nconv.convolve),
+                ("layer", (64, 56, 56), (64, 64, 3, 3), ("direct", "im2col", "winograd", "fft"), nconv.conv2d)):
+            x, w = _random(shape, dtype), _random(weight, dtype)
+            quiet = (x * (smallest / 100)).astype(dtype)
+            fading = (x * np.exp(np.linspace(0, 1.05 * np.log(smallest), shape[-1]))).astype(dtype)
+            for method in methods:
+                loud, *others = median_seconds(*(partial(call, v, w, method=method) for v in (x, quiet, fading)))
+                print(f"{kind} {dtype} {method}: {loud * 1e3:.3g} ms, denormal {others[0] / loud:.2f}x, fading "
+                      f"{others[1] / loud:.2f}x")
+
+
 def stream() -> None:
     """A reverb of 480,000 taps at 48 kHz in blocks: the share of one core, and the longest call."""
     rng, rate = np.random.default_rng(0), 48_000
@@ -98,6 +114,7 @@ def stream() -> None:
 
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ("separable", "filters", "gaps", "stream"):
-        print(f"-- {part}")
-        {"separable": separable, "filters": filters, "gaps": gaps, "stream": stream}[part]()
+    parts = {f.__name__: f for f in (separable, filters, gaps, denormals, stream)}
+    for name in sys.argv[1:] or parts:
+        print(f"-- {name}")
+        parts[name]()
