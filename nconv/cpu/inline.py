@@ -3,6 +3,9 @@
 The arithmetic is `micro.multiply_tile`, as in `direct`; what there is settled beforehand, by the planner and in tables,
 is settled here at run time in a few numbers, for three axes at most, so that a caller's function compiles quickly and a
 small call costs little. One signal under one window goes to `line` or `line_fft`, with nothing prepared at all.
+
+What a user's function calls is a `kernel` and not a part of that function: it is kept on disk and linked, where a part
+would be compiled anew with every caller, ten seconds in place of three.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from ..geometry import ceil_div, full_range, out_size, same_padding, same_range, span, valid_range
-from ..jit import compiled, inner_kernel
+from ..jit import compiled, inner_kernel, kernel
 from .line import line_kernel
 from .line_fft import block_points, line_fft_kernel
 from .micro import multiply_tile
@@ -83,7 +86,7 @@ def _is_finite(array):
 # ------------------------------------------------------------------------------------------------------ Lines
 
 
-@inner_kernel
+@kernel
 def convolve_lines(a, b, start, length, correlate, ratio):
     """Positions start <= p < start + length of the full convolution of two lines, or of their correlation."""
     out = np.zeros(length, a.dtype)
@@ -98,7 +101,7 @@ def convolve_lines(a, b, start, length, correlate, ratio):
     return out
 
 
-@inner_kernel
+@kernel
 def convolve_complex_lines(a, b, start, length, correlate, ratio):
     """As `convolve_lines`, by four real convolutions."""
     ar, ai, br, bi = a.real.copy(), a.imag.copy(), b.real.copy(), b.imag.copy()
@@ -251,7 +254,7 @@ def _layer_sums(layer, parts, x, weight, bias, out, rows, columns):
                                 out[target + (p + j) * parts] = sums[i * vector + j]
 
 
-@inner_kernel
+@kernel
 def convolve_images(a, b, size1, size2, start, length, correlate, real, ratio):
     """As `convolve_lines` in three axes, for flat arrays; `real` is any array of their real type.
 
@@ -370,7 +373,7 @@ def layer_of(batch, groups, channels, out_channels, size, window, stride, dilati
     return (Layer(batch, groups, channels // g, out_channels // g, size, window, stride, dilation, low, out), high)
 
 
-@inner_kernel
+@kernel
 def convolve_layer(layer, x, weight, bias, real):
     """A layer of flat arrays of the engine's type; the result is flat too."""
     out = np.empty(layer.batch * layer.groups * layer.K * layer.out[0] * layer.out[1] * layer.out[2], x.dtype)
