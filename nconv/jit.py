@@ -92,11 +92,10 @@ class _PartLibrary(JITCodeLibrary):
     def codegen(self):
         return _NoEnvironment(self._codegen)
 
-    def finalize(self):
-        self._raise_if_finalized()
-        for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+    def _optimize_final_module(self):
+        """Left to the kernel."""
+
+    def _finalize_final_module(self):
         self._finalized = True
 
     def get_pointer_to_function(self, name):

@@ -65,6 +65,7 @@ def test_interrupt(cache):
         right()
         long, window = np.ones(400_000), np.ones(20_000)
         nconv.convolve(long, window, method="direct")      # compiled: the call is interrupted, not the compiler
+        signal.signal(signal.SIGINT, signal.default_int_handler)    # ignored in a program that a script starts with &
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.2, 0.5)  # again, as a person would: Python drops one in a callback
