@@ -5,9 +5,29 @@ The simulator replaces Numba's CUDA target for the whole process, so these do no
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     collect_ignore_glob = ["test_*.py"]
+else:
+    import numba
+    import numpy as np
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    _one_at_a_time, _array = threading.Lock(), FakeCUDAShared.array
+
+    def _shared_array(self, shape, dtype):
+        """One array for each line of a kernel, as in the simulator, where two threads at once would get one each."""
+        if shape == 0:                                  # dynamic: the block's one memory
+            return _array(self, shape, dtype)
+        frame = sys._getframe(1)
+        line = frame.f_code.co_filename, frame.f_lineno
+        with _one_at_a_time:
+            if line not in self._allocations:
+                self._allocations[line] = np.empty(shape, numba.np.numpy_support.as_dtype(dtype))
+            return self._allocations[line]
+
+    FakeCUDAShared.array = _shared_array
