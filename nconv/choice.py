@@ -26,6 +26,7 @@ from .problem import ConvProblem
 
 _SURELY_SHARED = 8            # so many starts of the threads: work from which on one thread alone cannot serve best
 
+
 @dataclass(frozen=True)
 class Candidate:
     """One algorithm as the dispatcher saw it."""
@@ -203,6 +204,7 @@ def separable_twin(problem: ConvProblem) -> ConvProblem | None:
 
 
 def is_outer(call: Call) -> bool:
+    """Whether each window of the call's weight is an outer product of one vector for each axis."""
     problem = call.route.problem
     weight = registry.arrays(problem.device).widen(call.route.weigh(call.weight), problem)
     return all(outer_factors(window) is not None for window in weight[:, 0])

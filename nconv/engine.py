@@ -48,6 +48,7 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
 
 
 def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    """The shortcut for calls like this one, where there can be one."""
     if decision.problem.separable:                     # holds for this weight, not for calls of this kind
         return None
     allocate = registry.arrays(decision.problem.device).allocate
@@ -90,6 +91,7 @@ def prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
 
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:
+    """The result of a prepared call in the caller's kind and axes, or `out`, which takes it."""
     arrays = registry.arrays(problem.device)
     check_out(out, route.shape, route.dtype, like=x)
     entered = arrays.widen(route.enter(x), problem)

@@ -72,7 +72,6 @@ def test_bench_refuses_what_it_does_not_know(option):
 
 
 def test_explain_draws_the_winners(tmp_path):
-    pytest.importorskip("matplotlib")
     for function, x, weight in ("convolve", "40,40", "5,5"), ("conv1d", "1,4,40", "4,4,3"):
         result = run("explain", function, x, weight, "--plot", str(tmp_path / f"{function}.png"))
         assert result.exit_code == 0, result.output

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up
-from ..jit import compiled, kernel
+from ..jit import compiled, inner_kernel, kernel
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, operand
@@ -202,7 +202,7 @@ def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndar
 ceil_div_ = compiled(ceil_div)
 
 
-@kernel
+@inner_kernel
 def _parity(weight):
     """1 for a window that is its own mirror image, -1 for one that is its negative, else 0."""
     even, odd = True, True
@@ -212,7 +212,7 @@ def _parity(weight):
     return 1 if even else -1 if odd else 0
 
 
-@kernel
+@inner_kernel
 def _paired_sums(sums, length, start, buffer, offsets, weight, parity):
     """sums[p] = start + the middle tap, then the others in pairs from the ends: w (x[p - r] + parity x[p + r])."""
     lanes = lanes_of(buffer)
