@@ -191,8 +191,9 @@ def seconds(choice: _Choice, problem: ConvProblem, machine) -> float:
     transformed = share * choice.count * per_tile / machine.register_rate
     gathered = share * choice.count * pixels * choice.x_row * itemsize / machine.gather_rate
     stored = product(problem.out_shape) * problem.engine.itemsize / machine.bandwidth / threads
-    prepared = 0 if problem.reused else weight * (
-        1 / machine.bandwidth + axes * 2 / machine.register_rate) / problem.threads
+    # Windows are read and packed, the panels read, the elements fetched and written: thrice the bytes of the last.
+    prepared = 0 if problem.reused else 2 * machine.call + weight * (
+        3 / machine.bandwidth + axes * 2 / machine.register_rate) / problem.threads
     return max(products, loaded) + transformed + gathered + stored + prepared + 2 * machine.call + (
         2 * machine.parallel_start if threads > 1 else 0)
 
