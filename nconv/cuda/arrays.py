@@ -20,7 +20,7 @@ from .device import SIMULATED, check_usable, cuda, current, device_cache, synchr
 from .views import DeviceArray, address_of, convert, copy_into, empty, settle
 
 __all__ = ["allocate", "assign", "beside", "check_usable", "contiguous", "deliver", "from_host", "keep", "narrow",
-           "part_target", "synchronize", "view", "widen", "zeros"]
+           "part_target", "synchronize", "to_host", "view", "widen", "zeros"]
 
 
 # --------------------------------------------------------------------------------------------------- Interop
@@ -81,7 +81,7 @@ def _stream(value: Any, library: str, interface: dict) -> int:
 def deliver(result: DeviceArray, like: Any) -> Any:
     """The result in the kind of `like`: NumPy in, NumPy out; CuPy, CuPy; PyTorch, PyTorch; else a Numba array."""
     if not isinstance(like, DeviceArray):
-        return _to_host(result)
+        return to_host(result)
     owner = result.owner
     if SIMULATED and type(like.owner).__module__.partition(".")[0] in ("numba", "numpy"):
         from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
@@ -104,13 +104,13 @@ def deliver(result: DeviceArray, like: Any) -> Any:
     return result if SIMULATED else cuda.as_cuda_array(result, sync=False)
 
 
-def _to_host(result: DeviceArray) -> np.ndarray:
+def to_host(result: DeviceArray) -> np.ndarray:
     """Waits, as it must: the host reads the values."""
     dense = result if result.contiguous else convert(result, result.dtype)
     host = np.empty(dense.shape, dense.dtype)
     if host.size:
         flat = dense.memory()
-        host[...] = (flat if SIMULATED else flat.copy_to_host()).reshape(dense.shape)
+        host[...] = (flat if SIMULATED else flat.copyto_host()).reshape(dense.shape)
     return host
 
 
@@ -179,7 +179,7 @@ def lend(out: Any, problem: ConvProblem, leave: Any, inputs: tuple) -> None:
 def assign(out: Any, result: DeviceArray, name: str = "out") -> None:
     """Copy a result into the caller's array."""
     if isinstance(out, np.ndarray):
-        out[...] = _to_host(result)
+        out[...] = to_host(result)
     else:
         copy_into(view(out, name), result)
 

@@ -56,7 +56,6 @@ conjugate_kernel = _copier(block_function(lambda value, low, mask: value.conjuga
 square_kernel = _copier(block_function(lambda value, low, mask: value * value))
 root_kernel = _copier(block_function(lambda value, low, mask: math.sqrt(value)))
 complex_root_kernel = _copier(block_function(lambda value, low, mask: cmath.sqrt(value)))
-quotient_kernel = _copier(block_function(lambda value, low, mask: value / low))
 
 
 @kernel

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
-from . import copies, direct, ends, im2col
+from . import copies, direct, elements, ends, gaps, im2col, learning
 from .fft import blocks
 from .proof import Specimen
 
@@ -43,7 +43,6 @@ def specimens() -> Iterator[Specimen]:
             ("root", copies.root_kernel, ("float32 float16", "float32 float32", "float64 float64", "int8 float16",
                                           "int64 float64")),
             ("complex_root", copies.complex_root_kernel, ("complex64 complex64", "complex128 complex128")),
-            ("quotient", copies.quotient_kernel, ("float64 float64",)),
             ("add", copies.add_kernel, [f"{d} {d}" for d in ("uint8", *ALL)])):
         for kinds in pairs:
             source, target = kinds.split()
@@ -110,3 +109,50 @@ def specimens() -> Iterator[Specimen]:
     write = (single, single, _array("int32"), single, half)
     yield Specimen("fft_product_kernel float16 out", multiply, (*read, single, _array("int32"), *write))
     yield Specimen("fft_block_kernel float16 out", block, (*read, *write))
+    yield from _of_layers()
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        number, array = from_dtype_name(dtype), _array(dtype)
+        real = "float32" if dtype in ("float32", "complex64") else "float64"
+        size = from_dtype_name(real)
+        yield Specimen(f"gaps_split_kernel {dtype}", gaps.gaps_split_kernel,
+                       (array, _array("bool"), int64, _array(real)))
+        yield Specimen(f"gaps_mean_kernel {dtype}", gaps.gaps_mean_kernel(dtype),
+                       (table, table, array, array, array, _array(real), array, array, int64, int64, size, number, size,
+                        number, array))
+
+
+def _of_layers() -> Iterator[Specimen]:
+    """Those of layers and optimisers."""
+    table, whole, half, single, flags = (_array(name) for name in ("int64", "int32", "float16", "float32", "bool"))
+    for dtype in ("float32", "float64", "complex128", "int64"):
+        number, array = from_dtype_name(dtype), _array(dtype)
+        for name in ("add", "subtract", "multiply", "maximum", "greater", "true_divide"):
+            if (dtype[0] == "c" and name in ("maximum", "greater")) or (dtype[0] == "i" and name == "true_divide"):
+                continue
+            to = flags if name == "greater" else array
+            yield Specimen(f"combine_kernel {name} {dtype}", elements.combine_kernel(name, dtype),
+                           (array, int64, array, int64, to, table, int64))
+            yield Specimen(f"number_kernel {name} {dtype}", elements.number_kernel(name, dtype, False),
+                           (array, int64, to, table, int64, number))
+        yield Specimen(f"sum_kernel {dtype}", elements.sum_kernel(dtype),
+                       (array, int64, array, table, table, int64, int64))
+    yield Specimen("combine_kernel multiply float32 bool", elements.combine_kernel("multiply", "float32"),
+                   (single, int64, flags, int64, single, table, int64))
+    yield Specimen("combine_kernel add float16", elements.combine_kernel("add", "float32"),
+                   (half, int64, half, int64, half, table, int64))
+    yield Specimen("number_kernel multiply float16, number first", elements.number_kernel("multiply", "float32", True),
+                   (half, int64, half, table, int64, from_dtype_name("float32")))
+    yield Specimen("sum_kernel float16", elements.sum_kernel("float32"),
+                   (half, int64, half, table, table, *(int64,) * 2))
+    layout = _layout(learning.PoolLayout)
+    for kind, compute in (("float16", "float32"), ("float32", "float32"), ("float64", "float64"), ("uint8", "uint8")):
+        array = _array(kind)
+        yield Specimen(f"max_pool_kernel {kind}", learning.max_pool_kernel(compute),
+                       (layout, array, from_dtype_name(compute), array, whole))
+        if kind != "uint8":
+            yield Specimen(f"max_pool_backward_kernel {kind}", learning.max_pool_backward_kernel(compute),
+                           (layout, whole, array, array))
+            yield Specimen(f"cross_entropy_kernel {kind}", learning.cross_entropy_kernel(compute),
+                           (array, table, array, array, int64, int64))
+            yield Specimen(f"cross_entropy_backward_kernel {kind}", learning.cross_entropy_backward_kernel(compute),
+                           (array, table, array, int64, int64))

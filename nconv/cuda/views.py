@@ -15,13 +15,13 @@ from .copies import (
     complex_root_kernel,
     conjugate_kernel,
     copy_kernel,
-    quotient_kernel,
     root_kernel,
     square_kernel,
     truncate_kernel,
     unsigned_kernel,
 )
-from .device import SIMULATED, cuda, launch, mark, stream_of, table
+from .device import SIMULATED, block_size, cuda, launch, mark, stream_of, table
+from .elements import OPERATIONS, SUM_THREADS, combine_kernel, compute_type, number_kernel, sum_kernel
 
 
 def reshaped_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -109,7 +109,11 @@ class DeviceArray:
         raise TypeError("an array on a GPU is not copied to the host silently")
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        if method != "__call__" or kwargs or len(inputs) != 1:
+        if method != "__call__" or kwargs:
+            return NotImplemented
+        if ufunc in OPERATIONS:
+            return combine(ufunc, *inputs)
+        if len(inputs) != 1:
             return NotImplemented
         if ufunc is np.conjugate:
             return self if self.dtype.kind != "c" else convert(self, self.dtype, conjugate_kernel)
@@ -129,9 +133,66 @@ class DeviceArray:
             copy_into(self, total)
         return self
 
-    def __truediv__(self, divisor: int) -> DeviceArray:
-        result = empty(self.shape, self.dtype, self)
-        copy_into(result, self, quotient_kernel, divisor)
+    def __add__(self, other) -> DeviceArray:
+        return combine(np.add, self, other)
+
+    def __radd__(self, other) -> DeviceArray:
+        return combine(np.add, other, self)
+
+    def __sub__(self, other) -> DeviceArray:
+        return combine(np.subtract, self, other)
+
+    def __mul__(self, other) -> DeviceArray:
+        return combine(np.multiply, self, other)
+
+    def __rmul__(self, other) -> DeviceArray:
+        return combine(np.multiply, other, self)
+
+    def __truediv__(self, other) -> DeviceArray:
+        return combine(np.true_divide, self, other)
+
+    def __gt__(self, other) -> DeviceArray:
+        return combine(np.greater, self, other)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None) -> DeviceArray:
+        """Sums over some axes, or over all, in the type that NumPy gives them."""
+        axes = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        summed = [a % self.ndim for a in axes]
+        kept = [a for a in range(self.ndim) if a not in summed]
+        dtype = np.add.reduce(np.zeros(1, self.dtype)).dtype
+        result = empty(tuple(self.shape[a] for a in kept), dtype, self)
+        if not self.size:
+            result[()] = 0
+            return result
+        tables = [table((*(self.shape[a] for a in of), *(self.strides[a] // self.dtype.itemsize for a in of)))
+                  for of in (kept, summed)]
+        launch(sum_kernel(compute_type(dtype)), min(result.size, 1 << 16), SUM_THREADS, self.stream, self.memory(),
+               self.extent()[0], result.memory(), *tables, result.size, self.size // result.size)
+        return result
+
+    def copy(self) -> DeviceArray:
+        """The values in new memory, in C order."""
+        return convert(self, self.dtype)
+
+    def __deepcopy__(self, memo) -> DeviceArray:
+        return self.copy()
+
+    def take(self, indices: np.ndarray, axis: int) -> DeviceArray:
+        """The elements at some places of an axis; one copy for each run of places evenly apart."""
+        places = [int(i) for i in indices]
+        result = empty((*self.shape[:axis], len(places), *self.shape[axis + 1:]), self.dtype, self)
+        before = (slice(None),) * axis
+        begin = 0
+        while begin < len(places):
+            end = begin + 1
+            step = places[end] - places[begin] if end < len(places) else 1
+            while end < len(places) and places[end] - places[end - 1] == step:
+                end += 1
+            run = range(places[begin], places[begin] + step * (end - begin), step) if step else ()
+            source = self[(*before, slice(run.start, run.stop if run.stop >= 0 else None, step) if run else
+                           slice(places[begin], places[begin] + 1))]
+            result[(*before, slice(begin, end))] = source
+            begin = end
         return result
 
     def transpose(self, *axes) -> DeviceArray:
@@ -168,7 +229,11 @@ class DeviceArray:
 
     def __getitem__(self, index) -> DeviceArray:
         index = index if isinstance(index, tuple) else (index,)
-        given = sum(i is not None for i in index)
+        given = sum(i is not None and i is not Ellipsis for i in index)
+        if Ellipsis in index:
+            at = index.index(Ellipsis)
+            index = (*index[:at], *(slice(None),) * (self.ndim - given), *index[at + 1:])
+            given = self.ndim
         shape, strides, pointer, axis = [], [], self.pointer, 0
         for i in (*index, *(slice(None),) * (self.ndim - given)):
             if i is None:
@@ -281,8 +346,35 @@ def convert(array: DeviceArray, dtype: np.dtype, kernel: Any = None) -> DeviceAr
     return result
 
 
-def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None, number: int | None = None) -> None:
-    """Copy every element, changing its type as NumPy's `astype` does, or as a kernel (with a number) changes it."""
+def combine(ufunc: Any, first: Any, second: Any) -> DeviceArray:
+    """A function of two device arrays, broadcast, or of one and a number; in memory of the library that has a pool."""
+    arrays = [a for a in (first, second) if isinstance(a, DeviceArray)]
+    if any(isinstance(a, np.ndarray) for a in (first, second)):
+        raise TypeError("an array on a GPU is not combined with one on the host")
+    like = next((a for a in arrays if type(a.owner).__module__.partition(".")[0] in ("cupy", "torch")), arrays[0])
+    kinds = [a.dtype if isinstance(a, DeviceArray) else type(a) for a in (first, second)]
+    *wide, dtype = ufunc.resolve_dtypes((*kinds, None))
+    name, operation = compute_type(np.result_type(*wide)), OPERATIONS[ufunc]
+    shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    result = empty(shape, dtype, like)
+    if not result.size:
+        return result
+    spread = [a.broadcast_to(shape) for a in arrays]
+    layout = table(sum((tuple(step // a.dtype.itemsize for step in a.strides) for a in spread), shape))
+    follow(result.stream, *arrays)
+    sources = sum(((a.memory(), a.extent()[0]) for a in spread), ())
+    if len(arrays) == 2:
+        kernel, number = combine_kernel(operation, name), ()
+    else:
+        kernel = number_kernel(operation, name, arrays[0] is second)
+        number = (np.dtype(name).type(first if arrays[0] is second else second),)
+    launch(kernel, min(-(-result.size // 256), 1 << 16), block_size(256), result.stream, *sources, result.memory(),
+           layout, result.size, *number)
+    return result
+
+
+def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> None:
+    """Copy every element, changing its type as NumPy's `astype` does, or as a kernel changes it."""
     if not target.size:
         return
     if kernel is None:
@@ -294,10 +386,10 @@ def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None, numb
     places = [step // target.dtype.itemsize for step in target.strides]
     layout = table((*target.shape, *sizes, *places))
     follow(target.stream, source)
-    threads = 256
+    threads = block_size(256)
     blocks = min(-(-target.size // threads), 1 << 16)
     launch(kernel, blocks, threads, target.stream, source.memory(), source.extent()[0], target.memory(),
-           target.extent()[0], layout, target.size, *(_range(target.dtype) if number is None else (number, 0)))
+           target.extent()[0], layout, target.size, *_range(target.dtype))
 
 
 def _range(dtype: np.dtype) -> tuple[int, int]:
