@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import functional, grad, limits, planner
+from .. import functional, grad
 from ..boundary import index_map
 from ..functional import PADDING_MODES, check_groups, pad_pairs, per_axis
 from ..lowering import as_array, check_word
-from ..problem import ArraySpec
-from .module import Module, Parameter
-
-_KEPT = 8                                               # plans of one layer; each holds a packed weight
-
-
-class _Plans:
-    """The plans of one layer, by shape and type of the input; made anew when the parameters have changed."""
-
-    def __init__(self, function: Callable, **geometry: Any):
-        self._function = function
-        self._geometry = geometry
-        self._version: Any = None
-        self._plans: dict[Any, planner.Plan] = {}
-
-    def __call__(self, x: NDArray, weight: Parameter, bias: Parameter | None) -> NDArray:
-        version = (weight.version, bias and bias.version)
-        if version != self._version:
-            self._plans.clear()
-            self._version = version
-        key = x.shape, x.dtype, limits.conditions()
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = planner.plan(self._function, ArraySpec(x.shape, x.dtype), weight.data, bias and bias.data,
-                                **self._geometry)
-            while len(self._plans) >= _KEPT:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = plan
-        return plan(x)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copied or pickled layer plans anew."""
-        return {**vars(self), "_version": None, "_plans": {}}
+from .module import Module, Parameter, deliver
+from .plans import Plans
 
 
 class _Layer(Module):
@@ -75,6 +44,7 @@ class _Layer(Module):
 
     def _add_bias_gradient(self, grad_output: NDArray) -> None:
         if self.bias is not None:
+            grad_output = as_array(grad_output, "grad_output", lists=False)
             channel = grad_output.ndim - self._rank - 1
             self.bias.accumulate(grad_output.sum(axis=tuple(a for a in range(grad_output.ndim) if a != channel)))
 
@@ -92,8 +62,8 @@ class _Conv(_Layer):
         self.padding = padding
         self.padding_mode = check_word(padding_mode, "padding_mode", tuple(PADDING_MODES))
         self._pairs(self.kernel_size)                    # refuses a wrong padding now
-        self._plans = _Plans(getattr(functional, f"conv{self._rank}d"), stride=self.stride, padding=padding,
-                             dilation=self.dilation, groups=self.groups, padding_mode=self.padding_mode)
+        self._plans = Plans(getattr(functional, f"conv{self._rank}d"), stride=self.stride, padding=padding,
+                            dilation=self.dilation, groups=self.groups, padding_mode=self.padding_mode)
 
     def _pairs(self, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
         return pad_pairs(self.padding, self._rank, size, self.kernel_size, self.stride, self.dilation)
@@ -122,15 +92,18 @@ class _Conv(_Layer):
         self._add_bias_gradient(grad_output)
         if not input_gradient:
             return None
-        result = getattr(grad, f"conv{self._rank}d_input")(x.shape, self.weight.data, grad_output, *geometry)
-        return result if maps is None else _fold(result, maps, self._pairs(self._memory.shape[x.ndim - self._rank:]))
+        result = getattr(grad, f"conv{self._rank}d_input")(x.shape, self.weight.array, grad_output, *geometry)
+        if maps is None:
+            return result
+        padded = as_array(result, "grad_output")
+        return deliver(_fold(padded, maps, self._pairs(self._memory.shape[x.ndim - self._rank:])), padded)
 
 
 def _fold(padded: NDArray, maps: Sequence[NDArray], pairs: Sequence[tuple[int, int]]) -> NDArray:
     """The adjoint of padding: what lies in the padding is added to the elements that it repeats."""
     for axis, (chosen, (low, high)) in enumerate(zip(maps, pairs, strict=True), start=padded.ndim - len(maps)):
         lines = np.moveaxis(padded, axis, 0)
-        count = len(lines)
+        count = lines.shape[0]
         inner = lines[low:count - high].copy()
         for position in (*range(low), *range(count - high, count)):
             inner[chosen[position]] += lines[position]
@@ -150,8 +123,8 @@ class _ConvTranspose(_Layer):
         self.padding = padding
         self._pairs = pad_pairs(padding, self._rank, self.kernel_size, self.kernel_size, self.stride, self.dilation)
         self.output_padding = per_axis(output_padding, "output_padding", self._rank, 0)
-        self._plans = _Plans(getattr(functional, f"conv_transpose{self._rank}d"), stride=self.stride, padding=padding,
-                             output_padding=self.output_padding, groups=self.groups, dilation=self.dilation)
+        self._plans = Plans(getattr(functional, f"conv_transpose{self._rank}d"), stride=self.stride, padding=padding,
+                            output_padding=self.output_padding, groups=self.groups, dilation=self.dilation)
 
     def forward(self, x: NDArray) -> NDArray:
         """The transposed convolution of `x`, (N, C, ...) or (C, ...)."""
@@ -170,12 +143,12 @@ class _ConvTranspose(_Layer):
         for (low, high), extra in zip(self._pairs, self.output_padding, strict=True):
             pairs.append((low, max(high - extra, 0)))
             inner.append(slice(None, min(high - extra, 0) or None))
-        reached = np.asarray(grad_output)[tuple(inner)]
+        reached = as_array(grad_output, "grad_output")[tuple(inner)]
         geometry = (self.stride, tuple(pairs), self.dilation, self.groups)
         self.weight.accumulate(getattr(grad, f"conv{self._rank}d_weight")(reached, self.weight.shape, x, *geometry))
         if not input_gradient:
             return None
-        return getattr(functional, f"conv{self._rank}d")(reached, self.weight.data, None, *geometry)
+        return getattr(functional, f"conv{self._rank}d")(reached, self.weight.array, None, *geometry)
 
 
 class Conv1d(_Conv):

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..lowering import as_array
-from .module import Module, Parameter
+from .. import functional, grad
+from ..lowering import as_array, check_device, on_gpu
+from .module import Module, Parameter, deliver
+from .plans import Plans
 
 
 class ReLU(Module):
@@ -28,14 +30,19 @@ class ReLU(Module):
 
     def forward(self, x: NDArray) -> NDArray:
         """The positive part of `x`."""
+        x = as_array(x, "x")
         y = np.maximum(x, 0)
         self._remember(y)
-        return y
+        return deliver(y, x)
 
     def backward(self, grad_output: NDArray, *, input_gradient: bool = True) -> NDArray | None:
         """As `Module.backward`."""
-        positive = self._recall() > 0
-        return grad_output * positive if input_gradient else None
+        y = self._recall()
+        if not input_gradient:
+            return None
+        grad_output = as_array(grad_output, "grad_output")
+        check_device(None, grad_output=grad_output, x=y)
+        return deliver(grad_output * (y > 0), grad_output)
 
 
 class Flatten(Module):
@@ -59,13 +66,17 @@ class Flatten(Module):
 
     def forward(self, x: NDArray) -> NDArray:
         """`x` with fewer axes."""
+        x = as_array(x, "x")
         self._remember(x.shape)
-        return x.reshape(*x.shape[:self.start_dim], -1)
+        return deliver(x.reshape(*x.shape[:self.start_dim], -1), x)
 
     def backward(self, grad_output: NDArray, *, input_gradient: bool = True) -> NDArray | None:
         """As `Module.backward`."""
         shape = self._recall()
-        return grad_output.reshape(shape) if input_gradient else None
+        if not input_gradient:
+            return None
+        grad_output = as_array(grad_output, "grad_output")
+        return deliver(grad_output.reshape(shape), grad_output)
 
 
 class Linear(Module):
@@ -108,6 +119,7 @@ class Linear(Module):
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
         self.bias = Parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
+        self._plans = Plans(functional.conv1d, ones=1)   # on a GPU: a window of one element
 
     def forward(self, x: NDArray) -> NDArray:
         """``x weight.T + bias``; x is (..., in_features)."""
@@ -115,14 +127,27 @@ class Linear(Module):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"the last axis of x must be in_features={self.in_features} long: x.shape={x.shape}")
         self._remember(x)
+        if on_gpu(x) or self.weight.device == "cuda":
+            y = as_array(self._plans(x.reshape(-1, self.in_features, 1), self.weight, self.bias), "y")
+            return deliver(y.reshape(*x.shape[:-1], self.out_features), x)
         y = x @ self.weight.data.T
         return y if self.bias is None else y + self.bias.data
 
     def backward(self, grad_output: NDArray, *, input_gradient: bool = True) -> NDArray | None:
         """As `Module.backward`."""
         x = self._recall()
-        rows = grad_output.reshape(-1, self.out_features)
-        self.weight.accumulate(rows.T @ x.reshape(-1, self.in_features))
+        grad_output = as_array(grad_output, "grad_output")
+        rows: Any = grad_output.reshape(-1, self.out_features)
         if self.bias is not None:
             self.bias.accumulate(rows.sum(axis=0))
+        if on_gpu(x):
+            seen, weight = x.reshape(-1, self.in_features, 1), self.weight.array
+            rows = rows.reshape(-1, self.out_features, 1)
+            change = as_array(grad.conv1d_weight(seen, (*self.weight.shape, 1), rows), "gradient")
+            self.weight.accumulate(change.reshape(self.weight.shape))
+            if not input_gradient:
+                return None
+            result = as_array(grad.conv1d_input(seen.shape, weight.reshape(*weight.shape, 1), rows), "gradient")
+            return deliver(result.reshape(x.shape), grad_output)
+        self.weight.accumulate(rows.T @ x.reshape(-1, self.in_features))
         return grad_output @ self.weight.data if input_gradient else None

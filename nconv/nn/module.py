@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .. import registry
+from ..lowering import as_array, check_device, check_word, on_gpu
 from .safetensors import load_safetensors
+
+
+def deliver(result: Any, like: Any) -> Any:
+    """A layer's result in the kind of the array that came in."""
+    return registry.arrays("cuda" if on_gpu(like) else "cpu").deliver(result, like)
 
 
 class Parameter:
     """An array that training changes, and its gradient.
 
     The values are read through `data`, which is read-only, and changed by assignment, ``parameter.data = values``, or
-    by `add`. So a layer knows when the weight that it has packed is no longer the weight.
+    by `add`. So a layer knows when the weight that it has packed is no longer the weight. On a GPU (`to`) values and
+    gradients are device arrays, and what `data` gives is a copy.
 
     Parameters
     ----------
@@ -31,6 +39,8 @@ class Parameter:
         The gradients added since `zero_grad`, of the shape and dtype of `data`; None where there are none.
     version : int
         Counts the changes of `data`.
+    device : {'cpu', 'cuda'}
+        Where the values lie.
 
     Examples
     --------
@@ -46,24 +56,64 @@ class Parameter:
     """
 
     def __init__(self, data: ArrayLike, dtype: DTypeLike | None = None):
-        self._data = np.array(data, dtype)
+        self._data: Any = np.array(data, dtype)
         self.grad: NDArray | None = None
         self.version = 0
 
     @property
     def data(self) -> NDArray:
         """The values, read-only."""
+        if self.device == "cuda":
+            return deliver(self._data.copy(), self._data)
         view = self._data.view()
         view.flags.writeable = False
         return view
 
     @data.setter
     def data(self, values: ArrayLike) -> None:
-        values = np.asarray(values)
-        if values.shape != self.shape:
-            raise ValueError(f"a parameter keeps its shape: data.shape={values.shape}, expected {self.shape}")
-        self._data[...] = values
+        array = as_array(values, "data")
+        if array.shape != self.shape:
+            raise ValueError(f"a parameter keeps its shape: data.shape={array.shape}, expected {self.shape}")
+        if self.device == "cpu":
+            check_device("cpu", data=array)
+            self._data[...] = array
+        else:
+            self._settle(array.copy() if on_gpu(array) else registry.arrays("cuda").from_host(array))
         self.version += 1
+
+    @property
+    def array(self) -> Any:
+        """The values as the engine takes them, without a copy."""
+        return self._data if self.device == "cuda" else self.data
+
+    @property
+    def device(self) -> str:
+        """Where the values lie."""
+        return "cuda" if on_gpu(self._data) else "cpu"
+
+    def to(self, device: str) -> Parameter:
+        """Bring values and gradient to a device, 'cpu' or 'cuda'; returns the parameter."""
+        if check_word(device, "device", registry.devices()) != self.device:
+            arrays = registry.arrays("cuda")
+            if device == "cuda":
+                arrays.check_usable()
+                self._settle(arrays.from_host(self._data))
+                self.grad = None if self.grad is None else arrays.deliver(arrays.from_host(self.grad), self._data)
+            else:
+                self._data, self.grad = self._host(), to_host(self.grad)
+            self.version += 1
+        return self
+
+    def _settle(self, values: Any) -> None:
+        """Take other values on the GPU: memory of their own, which is never written to again, for readers everywhere.
+
+        So no stream that still reads the values before has to be waited for.
+        """
+        self._data = registry.arrays("cuda").keep(values.astype(self.dtype, copy=False))
+
+    def _host(self) -> NDArray:
+        """The values in host memory of their own."""
+        return np.array(to_host(self._data))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,19 +127,45 @@ class Parameter:
 
     def add(self, change: ArrayLike) -> None:
         """Add to the values in place."""
-        np.add(self._data, change, out=self._data, casting="same_kind")
+        change = as_array(change, "change")
+        check_device(None if self.device == "cuda" else "cpu", parameter=self._data, change=change)
+        if self.device == "cuda":
+            self._settle(self._data + change)
+        else:
+            np.add(self._data, change, out=self._data, casting="same_kind")
         self.version += 1
 
     def accumulate(self, gradient: ArrayLike) -> None:
         """Add to the gradient."""
-        gradient = np.asarray(gradient)
-        self.grad = gradient.astype(self.dtype) if self.grad is None else self.grad + gradient.astype(self.dtype)
+        array = as_array(gradient, "gradient")
+        check_device(None if self.device == "cuda" else "cpu", parameter=self._data, gradient=array)
+        total = array.astype(self.dtype)
+        if self.grad is not None:
+            total = as_array(self.grad, "grad") + total
+        self.grad = deliver(total, array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copied or pickled parameter is made anew where this one lies."""
+        return {**vars(self), "_data": self._host(), "grad": to_host(self.grad), "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device = state.pop("device")
+        vars(self).update(state)
+        self.to(device)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        if self.device == "cuda":
+            raise TypeError("a parameter on a GPU is not copied to the host silently: to('cpu') brings it there")
         return np.array(self._data, dtype, copy=copy) if copy else np.asarray(self.data, dtype)
 
     def __repr__(self) -> str:
-        return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+        where = ", device='cuda'" if self.device == "cuda" else ""
+        return f"Parameter(shape={self.shape}, dtype={self.dtype}{where})"
+
+
+def to_host(value: Any) -> Any:
+    """A device array as a NumPy array; anything else as it is."""
+    return registry.arrays("cuda").to_host(as_array(value, "value")) if value is not None and on_gpu(value) else value
 
 
 class Module:
@@ -177,6 +253,27 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    def to(self, device: str) -> Module:
+        """Bring all parameters and their gradients to a device; returns the module.
+
+        Layers take arrays from where their parameters lie: NumPy arrays on the CPU; those of CuPy, PyTorch or Numba on
+        a GPU, where everything is computed and results are of the caller's kind.
+
+        Parameters
+        ----------
+        device : {'cpu', 'cuda'}
+
+        Raises
+        ------
+        ValueError
+            For another word.
+        nconv.DeviceError
+            If no GPU can be used.
+        """
+        for parameter in self.parameters():
+            parameter.to(device)
+        return self
+
     def train(self, mode: bool = True) -> Module:
         """Remember in forward passes what `backward` needs; returns the module."""
         self.training = mode
@@ -191,8 +288,8 @@ class Module:
     # --------------------------------------------------------------------------------------------------- State
 
     def state_dict(self) -> dict[str, NDArray]:
-        """Copies of all parameters by name, PyTorch's names."""
-        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+        """Copies of all parameters by name, PyTorch's names, as NumPy arrays wherever they lie."""
+        return {name: parameter._host() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any] | str | os.PathLike, strict: bool = True) -> None:
         """Take the parameters of a state dict; nothing is changed if one of them does not fit.
@@ -217,7 +314,8 @@ class Module:
         missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
         if strict and (missing or unknown):
             raise KeyError(f"the state does not fit {type(self).__name__}: missing {missing}, unknown {unknown}")
-        values = {name: _host_array(state[name]) for name in own if name in state}
+        values = {name: state[name] if on_gpu(state[name]) and own[name].device == "cuda" else _host_array(state[name])
+                  for name in own if name in state}
         for name, value in values.items():
             if value.shape != own[name].shape:
                 raise ValueError(f"{name} has the wrong shape: {value.shape}, expected {own[name].shape}")
@@ -239,8 +337,8 @@ class Module:
 
 
 def _host_array(value: Any) -> NDArray:
-    """A PyTorch tensor, on any device, or whatever NumPy reads, as an array."""
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    """A PyTorch tensor, on any device, another array of a GPU, or whatever NumPy reads, as an array."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else to_host(value))
 
 
 class Sequential(Module):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional, grad
+from .. import functional, grad, registry
 from ..functional import per_axis
 from ..geometry import out_size, product, span
-from ..lowering import as_array
-from .module import Module
+from ..lowering import as_array, check_device, on_gpu
+from .module import Module, deliver
 
 
 class _Pool(Module):
@@ -30,8 +30,8 @@ class _Pool(Module):
             raise ValueError(f"padding must be at most half of the window: padding={self.padding}, "
                              f"kernel_size={self.kernel_size}")
 
-    def _checked(self, x: NDArray) -> NDArray:
-        x = as_array(x, "x", lists=False)
+    def _checked(self, given: NDArray) -> Any:
+        x: Any = as_array(given, "x", lists=False)
         if x.ndim not in (self._rank + 1, self._rank + 2):
             raise ValueError(f"x must have {self._rank + 2} dimensions, or {self._rank + 1} without a batch: "
                              f"x.shape={x.shape}")
@@ -65,7 +65,14 @@ class _MaxPool(_Pool):
 
     def forward(self, x: NDArray) -> NDArray:
         """The largest element of every window; NaN where there is one."""
-        padded = self._padded(self._checked(x))
+        checked = self._checked(x)
+        if on_gpu(checked):
+            from ..cuda import learning
+
+            largest, memory = learning.max_pool(checked, self.kernel_size, self.stride, self.padding, self.dilation)
+            self._remember(memory)
+            return deliver(largest, checked)
+        padded = self._padded(checked)
         taps = list(self._taps(padded.shape))
         y = padded[taps[0]].copy()
         for tap in taps[1:]:
@@ -75,9 +82,16 @@ class _MaxPool(_Pool):
 
     def backward(self, grad_output: NDArray, *, input_gradient: bool = True) -> NDArray | None:
         """As `Module.backward`: the gradient goes to the first element of a window that is its largest."""
-        padded, y = self._recall()
+        memory = self._recall()
         if not input_gradient:
             return None
+        if len(memory) == 3:                             # a GPU's: it knows the element that each window chose
+            from ..cuda import learning
+
+            there: Any = as_array(grad_output, "grad_output")
+            check_device(None, grad_output=there, x=memory[-1])
+            return deliver(learning.max_pool_backward(memory, there), there)
+        padded, y = memory
         gradient = np.zeros(padded.shape, grad_output.dtype)
         rest = np.array(grad_output)                     # what has not yet found its element
         for tap in self._taps(padded.shape):
@@ -102,11 +116,12 @@ class _AvgPool(_Pool):
         """What the mean over a whole window is divided by, where the padding does not count."""
         if self.count_include_pad or not any(self.padding):
             return 1
-        return self._means(np.ones((1, 1, *x.shape[x.ndim - self._rank:]), x.dtype))[0]
+        return _beside(self._means(np.ones((1, 1, *x.shape[x.ndim - self._rank:]), x.dtype))[0], x)
 
     def _means(self, planes: NDArray) -> NDArray:
         """Every plane (n, 1, *size) by itself through the engine."""
-        return getattr(functional, f"conv{self._rank}d")(planes, self._weight(planes), None, self.stride, self.padding)
+        weight = _beside(self._weight(planes), planes)
+        return as_array(getattr(functional, f"conv{self._rank}d")(planes, weight, None, self.stride, self.padding), "y")
 
     def forward(self, x: NDArray) -> NDArray:
         """The mean of every window."""
@@ -114,17 +129,26 @@ class _AvgPool(_Pool):
         share = self._share(x)
         self._remember((x.shape, share))
         y = self._means(x.reshape(-1, 1, *x.shape[x.ndim - self._rank:]))
-        return y.reshape(*x.shape[:x.ndim - self._rank], *y.shape[2:]) / share
+        y = y.reshape(*x.shape[:x.ndim - self._rank], *y.shape[2:])
+        return deliver(y if isinstance(share, int) else y / share, x)
 
     def backward(self, grad_output: NDArray, *, input_gradient: bool = True) -> NDArray | None:
         """As `Module.backward`: every element of a window gets the same share."""
         shape, share = self._recall()
         if not input_gradient:
             return None
-        planes = (grad_output / share).reshape(-1, 1, *grad_output.shape[grad_output.ndim - self._rank:])
-        size = (len(planes), 1, *shape[len(shape) - self._rank:])
-        return getattr(grad, f"conv{self._rank}d_input")(
-            size, self._weight(planes), planes, self.stride, self.padding).reshape(shape)
+        grad_output = as_array(grad_output, "grad_output")
+        planes = grad_output if isinstance(share, int) else grad_output / share
+        planes = planes.reshape(-1, 1, *grad_output.shape[grad_output.ndim - self._rank:])
+        size = (planes.shape[0], 1, *shape[len(shape) - self._rank:])
+        gradient = getattr(grad, f"conv{self._rank}d_input")(
+            size, _beside(self._weight(planes), planes), planes, self.stride, self.padding)
+        return deliver(as_array(gradient, "gradient").reshape(shape), grad_output)
+
+
+def _beside(array: NDArray, like: Any) -> Any:
+    """An array of the layer's own where `like` lies."""
+    return registry.arrays("cuda" if on_gpu(like) else "cpu").beside(array, like)
 
 
 class MaxPool1d(_MaxPool):

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .module import Parameter
+from ..lowering import as_array, check_device, on_gpu
+from .module import Parameter, deliver
 
 
 class CrossEntropyLoss:
     """Mean over the batch of -log softmax(logits)[target].
 
     The call gives the loss, `backward` the gradient of the logits:
-    ``(softmax(logits) - one_hot(target)) / N``.
+    ``(softmax(logits) - one_hot(target)) / N``. On a GPU the loss is an array without axes, of the caller's kind, and
+    nobody looks at the targets: one that is no class makes it NaN.
 
     Raises
     ------
@@ -40,25 +42,38 @@ class CrossEntropyLoss:
 
     _memory: Any = None
 
-    def __call__(self, logits: NDArray, target: ArrayLike) -> float:
+    def __call__(self, logits: NDArray, target: ArrayLike) -> Any:
         """The loss; logits (N, classes), target (N,) integers."""
-        target = np.asarray(target)
+        return self._loss(as_array(logits, "logits"), as_array(target, "target"))
+
+    def _loss(self, logits: Any, target: Any) -> Any:
+        check_device(None, logits=logits, target=target)
         if logits.ndim != 2 or target.shape != logits.shape[:1] or target.dtype.kind not in "iu" or logits.size == 0:
             raise ValueError("logits must be (N, classes) and target N integers: "
                              f"logits.shape={logits.shape}, target.shape={target.shape}, target.dtype={target.dtype}")
+        if on_gpu(logits):
+            from ..cuda import learning
+
+            loss, log_softmax = learning.cross_entropy(logits, target)
+            self._memory = log_softmax, target, logits
+            return deliver(loss, logits)
         if target.min() < 0 or target.max() >= logits.shape[1]:
             raise ValueError(f"target must be from 0 to {logits.shape[1] - 1}: it holds {target.min()} to "
                              f"{target.max()}")
         shifted = logits - logits.max(axis=1, keepdims=True)     # exp must not overflow
         log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        self._memory = log_softmax, target
+        self._memory = log_softmax, target, logits
         return float(-log_softmax[np.arange(len(target)), target].mean())
 
     def backward(self) -> NDArray:
         """Gradient of the last loss by its logits."""
         if self._memory is None:
             raise RuntimeError("CrossEntropyLoss.backward needs a loss before it")
-        log_softmax, target = self._memory
+        log_softmax, target, logits = self._memory
+        if on_gpu(logits):
+            from ..cuda import learning
+
+            return deliver(learning.cross_entropy_backward(log_softmax, target), logits)
         gradient = np.exp(log_softmax)
         gradient[np.arange(len(target)), target] -= 1
         return gradient / len(target)
@@ -83,8 +98,8 @@ class _Optimiser:
         """(position, parameter, gradient with weight decay) of the parameters that have one."""
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
-                decay = self.weight_decay * parameter.data if self.weight_decay else 0
-                yield i, parameter, parameter.grad + decay
+                decay = self.weight_decay * parameter.array if self.weight_decay else 0
+                yield i, parameter, as_array(parameter.grad, "grad") + decay
 
 
 class SGD(_Optimiser):
@@ -186,7 +201,7 @@ class Adam(_Optimiser):
             steps, mean, square = self._state.get(i, (0, 0.0, 0.0))
             steps += 1
             mean = self.betas[0] * mean + (1 - self.betas[0]) * gradient
-            square = self.betas[1] * square + (1 - self.betas[1]) * gradient**2
+            square = self.betas[1] * square + (1 - self.betas[1]) * np.square(gradient)
             self._state[i] = steps, mean, square
             unbiased = np.sqrt(square / (1 - self.betas[1]**steps)) + self.eps
             parameter.add(-self.lr / (1 - self.betas[0]**steps) * mean / unbiased)
