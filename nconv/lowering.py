@@ -104,14 +104,6 @@ def on_gpu(value: Any) -> bool:
     return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
 
 
-def check_host(function: str, **arrays: Any) -> None:
-    """Refuse arrays of a GPU, for a function that runs on the CPU only."""
-    for name, array in arrays.items():
-        if array is not None and on_gpu(array):
-            raise DeviceError(f"{function} runs on the CPU only, and {name} lies on the GPU: bring it to the host, for "
-                              "example with cupy.asnumpy")
-
-
 def check_device(device: str | None, **arrays: Any) -> str:
     """The device of a call: that of its arrays, or the one that is asked for where they lie on the host.
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import engine
-from .lowering import as_array, check_host, check_word, lower
+from . import engine, registry
+from .lowering import as_array, check_device, check_word, lower, on_gpu
 from .ndimage import convolve
 from .problem import ArraySpec
 
@@ -63,6 +63,10 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
     -----
     The meaning is that of `astropy.convolution.convolve` with ``nan_treatment='interpolate'``.
 
+    Arrays of a GPU are computed there, and the result is of their kind. The host waits once, for the values of h, of
+    which the errors speak; it never looks at x, so gaps are always looked for, and a kernel with a sum near zero that
+    is not to be normalised gives NaN beside them instead of an error.
+
     References
     ----------
     .. [1] Knutsson, Westin 1993, Normalized and Differential Convolution.
@@ -75,7 +79,7 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
     >>> nconv.normalized_convolve([1.0, 5.0, 3.0, 6.0], [1.0, 2.0, 1.0], mask=[0, 1, 0, 0], boundary="extend")
     array([1. , 2. , 4. , 5.25])
     """
-    check_host("normalized_convolve", x=x, h=h, mask=mask)
+    device = check_device(None, x=x, h=h, mask=mask)
     image, kernel = as_array(x, "x"), as_array(h, "h")
     if isinstance(image, ArraySpec) or isinstance(kernel, ArraySpec):
         raise TypeError("x and h must be arrays, not an ArraySpec")
@@ -84,6 +88,8 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
                          f"h.ndim={kernel.ndim}")
     if any(n % 2 == 0 for n in kernel.shape):
         raise ValueError(f"h must have an odd size along every axis: h.shape={kernel.shape}")
+    if on_gpu(kernel):
+        kernel = registry.arrays(device).to_host(kernel)
     if kernel.dtype.kind in "fc" and not np.isfinite(kernel).all():
         raise ValueError("h must be finite: it has NaN or infinity")
     mode = "constant" if boundary is None else _BOUNDARIES[check_word(boundary, "boundary", tuple(_BOUNDARIES))]
@@ -91,6 +97,10 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
     dtype = np.result_type(image.dtype, kernel.dtype, np.float32 if image.dtype.kind in "fc" else np.float64)
     result_dtype = np.result_type(image.dtype, kernel.dtype) if image.dtype.kind in "fc" else dtype
     image, kernel = image.astype(dtype, copy=False), kernel.astype(dtype)
+    if device == "cuda":
+        y = _there(image, kernel, mask, mode, fill, normalize_kernel, preserve_nan)
+        _clear_edges(y, kernel.shape if boundary is None else ())
+        return registry.arrays(device).deliver(y.astype(result_dtype, copy=False), image)
 
     nan = np.isnan(image)
     lost = nan | _mask(mask, image.shape) if mask is not None else nan
@@ -98,8 +108,7 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
     outside = mode == "constant" and np.isnan(fill)      # what lies beyond the edges is missing too
     total = kernel.sum()
     if normalize_kernel or gaps or outside:
-        if abs(total) < _ZERO_SUM:
-            raise ValueError(f"h cannot be normalised, its sum is near zero: h.sum()={total}")
+        _check_sum(total)
         kernel /= total
     if gaps or outside:
         y = _means(np.where(lost, 0, image).astype(dtype, copy=False) if gaps else image, ~lost, kernel, mode, fill)
@@ -107,20 +116,55 @@ def normalized_convolve(x: ArrayLike, h: ArrayLike, *, mask: ArrayLike | None = 
             y *= total
     else:
         y = convolve(image, kernel, dtype, mode, fill)
-    if boundary is None:
-        for axis, n in enumerate(kernel.shape):
-            edges = np.moveaxis(y, axis, 0)
-            edges[:n // 2] = edges[len(edges) - min(n // 2, len(edges)):] = 0
+    _clear_edges(y, kernel.shape if boundary is None else ())
     if preserve_nan:
         y[nan] = np.nan
     return y.astype(result_dtype, copy=False)
 
 
-def _mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    mask = np.asarray(mask)
+def _check_sum(total: Any) -> None:
+    if abs(total) < _ZERO_SUM:
+        raise ValueError(f"h cannot be normalised, its sum is near zero: h.sum()={total}")
+
+
+def _clear_edges(y: Any, taps: tuple[int, ...]) -> None:
+    """0 where a kernel of so many taps reaches beyond an edge."""
+    for axis, n in enumerate(taps):
+        count, before = y.shape[axis], (slice(None),) * axis
+        y[(*before, slice(None, n // 2))] = 0
+        y[(*before, slice(count - min(n // 2, count), None))] = 0
+
+
+def _there(image: Any, kernel: np.ndarray, mask: Any, mode: str, fill: float, normalize: bool, preserve: bool) -> Any:
+    """The same on a GPU, for a kernel that is not yet normalised."""
+    from .cuda import gaps
+
+    arrays = registry.arrays("cuda")
+    mask = None if mask is None else _mask(mask, image.shape)
+    total = kernel.sum()
+    if normalize or (mode == "constant" and np.isnan(fill)):
+        _check_sum(total)
+    samples, there = gaps.split(image, mask)
+    little = _LITTLE * np.finfo(kernel.dtype).eps
+    if not normalize and abs(total) < max(_ZERO_SUM, little * np.abs(kernel).sum()):
+        # No means, which rounding would drown; 0 / 0 puts NaN into the windows with gaps.
+        return as_array(convolve(samples / there, arrays.beside(kernel, image), kernel.dtype, mode, fill), "y")
+    taps = arrays.beside(kernel / total, image)
+    outside = 0.0 if np.isnan(fill) else 1.0
+    fill = fill if outside else 0.0
+    call = lower(convolve, samples, taps, kernel.dtype, mode, fill)
+    sums, weights = (as_array(y, "y") for y in (
+        engine.execute(call), convolve(there, taps, kernel.dtype, mode, outside)))
+    weight = call.route.weigh(kernel / total)
+    return gaps.means(call.route.problem, weight, (sums, weights, samples, there), little, 1 if normalize else total,
+                      outside, fill, image.copy() if preserve else None)
+
+
+def _mask(mask: Any, shape: tuple[int, ...]) -> Any:
+    mask = as_array(mask, "mask")
     if mask.shape != shape:
         raise ValueError(f"mask must have the shape of x: mask.shape={mask.shape}, x.shape={shape}")
-    return mask != 0
+    return mask.astype("?")
 
 
 def _means(x: np.ndarray, there: np.ndarray, h: np.ndarray, mode: str, fill: float) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import planner, threads
+from . import planner, registry, threads
 from .geometry import ceil_div, product, round_up
-from .lowering import as_array, check_host, check_word
+from .lowering import as_array, check_device, check_word, on_gpu
 from .machine import machine
 from .problem import ArraySpec, engine_dtype
 from .signal import convolve
@@ -61,6 +61,11 @@ class Stream:
 
     Notes
     -----
+    On a GPU (h and every x are arrays of CuPy, PyTorch or Numba) each piece is filtered behind the last samples by the
+    algorithm that `nconv.plan` would choose, or by the one that `method` names: nothing is held back, unless `block` is
+    given, and then whole blocks go through one plan. Nobody looks there whether h is finite. Such a stream can be
+    copied, but not pickled.
+
     The memory is that of the kernel's spectra and of as many of each channel's last samples; it does not grow. A NaN or
     an infinity spoils only the outputs whose window holds it. Rounding of 'fft' is relative to the loudest
     sample of the window. A stream can be copied (`copy.copy`, `copy.deepcopy`) and pickled at any moment; copy and
@@ -90,13 +95,13 @@ class Stream:
     """
 
     def __init__(self, h: ArrayLike, block: int | None = None, method: str = "auto"):
-        check_host("Stream", h=h)
+        self._device = check_device(None, h=h)
         taps = as_array(h, "h")
         if isinstance(taps, ArraySpec):
             raise TypeError("h must be an array, not an ArraySpec")
         if taps.ndim == 0 or taps.shape[-1] == 0:
             raise ValueError(f"h must have at least one tap: h.shape={taps.shape}")
-        if taps.dtype.kind in "fc" and not np.isfinite(taps).all():
+        if self._device == "cpu" and taps.dtype.kind in "fc" and not np.isfinite(taps).all():
             raise ValueError("h must be finite: it has NaN or infinity")
         self._method = check_word(method, "method", ("auto", "direct", "fft"))
         if block is not None:
@@ -106,7 +111,7 @@ class Stream:
                 raise ValueError(f"block must be a multiple of {_UNIT} without prime factors above 5: block={block}")
             if self._method == "direct":
                 raise ValueError(f"the direct method has no blocks: block={block}, method='direct'")
-        self._h: np.ndarray = taps.copy()
+        self._h: Any = taps.copy()
         self._block = None if block is None else int(block)
         self.taps: int = taps.shape[-1]
         self.reset()
@@ -122,13 +127,16 @@ class Stream:
         self._given = 0
         self._held: Any = None                           # direct: the last taps - 1 samples; fft: those of no block yet
         self._strange: Any = None                        # what NaN and infinity add to the outputs to come
+        self._unit = 1                                   # direct: samples that go through the engine at once
         self._plan: planner.Plan | None = None           # direct: for inputs of the last shape
         self._planned: tuple[int, ...] = ()
 
     @property
     def latency(self) -> int | None:
         """Samples that `feed` may hold back."""
-        return None if self._shape is None else self._levels[0].parts.n if self._levels else 0
+        if self._shape is None:
+            return None
+        return self._levels[0].parts.n if self._levels else self._unit if self._unit > 1 else 0
 
     def feed(self, x: ArrayLike) -> NDArray:
         """Take the next samples and return those outputs that are ready.
@@ -152,7 +160,7 @@ class Stream:
         TypeError
             For objects, strings and dates, or a dtype with which the result would change its own.
         """
-        check_host("Stream", x=x)
+        check_device(self._device if on_gpu(x) else None, x=x, h=self._h)
         samples = as_array(x, "x")
         if isinstance(samples, ArraySpec) or samples.ndim == 0:
             raise ValueError("x must be an array with an axis of samples")
@@ -165,9 +173,9 @@ class Stream:
             raise TypeError(f"the dtype must stay as it was: x.dtype={samples.dtype} would give "
                             f"{np.result_type(samples.dtype, self._h.dtype)}, this stream gives {self._dtype}")
         count = samples.shape[-1]
-        rows = np.broadcast_to(samples, (*self._out_shape, count)).reshape(product(self._out_shape), count)
+        rows = _spread(samples, (*self._out_shape, count)).reshape(product(self._out_shape), count)
         self._fed += count
-        return self._shaped(self._through_blocks(rows) if self._levels else self._through_sums(rows))
+        return self._shaped(self._through_blocks(rows) if self._levels else self._through_sums(rows), samples)
 
     def flush(self) -> NDArray:
         """Return the outputs that remain once the signal has ended, and begin anew.
@@ -178,13 +186,15 @@ class Stream:
             Shape (..., rest): with all that `feed` has returned, as many samples as were fed, and taps - 1. Empty where
             nothing was fed. The stream is then as if new: what is fed next is another signal.
         """
+        arrays = registry.arrays(self._device)
         if self._shape is None:
-            return np.empty((*self._out_shape, 0), self._dtype)
+            return arrays.deliver(arrays.zeros((*self._out_shape, 0), self._dtype, self._h), self._h)
         rest = self._fed + self.taps - 1 - self._given if self._fed else 0
-        missing = round_up(rest, self._levels[0].parts.n) - self._held.shape[-1] if self._levels else rest
-        zeros = np.zeros((product(self._out_shape), missing), self._dtype)
+        pending = self._held.shape[-1] - (0 if self._levels else self.taps - 1)
+        missing = round_up(rest, self._levels[0].parts.n if self._levels else self._unit) - pending
+        zeros = arrays.zeros((product(self._out_shape), missing), self._dtype, self._held)
         tail = self._through_blocks(zeros) if self._levels else self._through_sums(zeros)
-        tail = self._shaped(tail[:, :rest])
+        tail = self._shaped(tail[:, :rest], self._held)
         self.reset()
         return tail
 
@@ -214,6 +224,11 @@ class Stream:
         channels = product(out_shape)
         real = np.zeros(0, engine).real.dtype
         rows = channels if engine.kind != "c" else 2 * channels if self._h.dtype.kind != "c" else 4 * channels
+        if self._device == "cuda":
+            self._shape, self._out_shape, self._dtype = x.shape[:-1], out_shape, dtype
+            self._held = registry.arrays("cuda").zeros((channels, self.taps - 1), dtype, x)
+            self._unit = self._block or 1
+            return
         block = self._block or min(_BLOCK, round_up(self.taps, _UNIT), key=lambda n: (not _is_smooth(n), n))
         sizes, work = _levels(self.taps, block, rows)
         rates = machine().efficiency
@@ -245,23 +260,24 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------------ Samples
 
-    def _shaped(self, rows: np.ndarray) -> np.ndarray:
+    def _shaped(self, rows: Any, like: Any) -> Any:
         self._given += rows.shape[-1]
-        return rows.reshape(*self._out_shape, rows.shape[-1])
+        return registry.arrays(self._device).deliver(rows.reshape(*self._out_shape, rows.shape[-1]), like)
 
-    def _through_sums(self, rows: np.ndarray) -> np.ndarray:
+    def _through_sums(self, rows: Any) -> Any:
         """The outputs of samples [channels, count], by the engine, in 'valid' on what came before and them."""
-        count = rows.shape[-1]
-        if rows.size == 0:
-            return np.empty((len(rows), count), self._dtype)
-        x = np.concatenate([self._held, rows.astype(self._dtype, copy=False)], axis=1)
+        x = _joined(self._held, rows.astype(self._dtype, copy=False))
+        count = (x.shape[1] - (self.taps - 1)) // self._unit * self._unit
         self._held = x[:, count:].copy()
+        if count == 0 or x.shape[0] == 0:
+            return registry.arrays(self._device).zeros((x.shape[0], count), self._dtype, x)
+        x = x[:, :count + self.taps - 1]
         if self._plan is None or self._planned != x.shape:
-            h = np.broadcast_to(self._h, (*self._out_shape, self.taps)) if self._h.ndim > 1 else self._h
-            self._plan = planner.plan(convolve, ArraySpec(x.shape, self._dtype), h.reshape(-1, self.taps),
-                                      "valid", self._method, axes=-1)
+            h = _spread(self._h, (*self._out_shape, self.taps)) if self._h.ndim > 1 else self._h
+            self._plan = planner.plan(convolve, ArraySpec(x.shape, self._dtype, self._device),
+                                      h.reshape(-1, self.taps), "valid", self._method, axes=-1)
             self._planned = x.shape
-        return self._plan(x)
+        return as_array(self._plan(x), "y")
 
     def _through_blocks(self, rows: np.ndarray) -> np.ndarray:
         """The outputs of all blocks that samples [channels, count] make whole."""
@@ -313,6 +329,22 @@ class Stream:
                 for n in np.flatnonzero(~finite[channel] & ~lost):
                     target[n:n + self.taps] += rows[channel, n] * h[channel]
         return np.where(finite, rows, 0).astype(self._dtype)
+
+
+def _spread(array: Any, shape: tuple[int, ...]) -> Any:
+    """An array, of the host or of a GPU, repeated to a shape."""
+    return array.broadcast_to(shape) if on_gpu(array) else np.broadcast_to(array, shape)
+
+
+def _joined(before: Any, after: Any) -> Any:
+    """Samples behind samples."""
+    if not on_gpu(after):
+        return np.concatenate([before, after], axis=1)
+    n = before.shape[1]
+    x = registry.arrays("cuda").zeros((after.shape[0], n + after.shape[1]), after.dtype, after)
+    x[:, :n] = before
+    x[:, n:] = after
+    return x
 
 
 def _levels(taps: int, block: int, rows: int) -> tuple[tuple[int, ...], float]:

@@ -44,7 +44,26 @@ def calls(stream: Callable) -> dict[str, Callable[[Callable], Any]]:
         with stream():
             return plan(to(signal))
 
+    gaps = image.copy()
+    gaps[2:4, 3] = np.nan
+
+    def streamed(to: Callable) -> Any:
+        stream = nconv.Stream(to(taps))
+        stream.feed(to(signal[:half]))
+        return stream.feed(to(signal[half:].copy()))
+
+    def trained(to: Callable) -> Any:
+        layer = nconv.nn.Conv2d(4, 6, 3, rng=0).to("cpu" if to is np.asarray else "cuda")
+        net = nconv.nn.Sequential(layer, nconv.nn.ReLU(), nconv.nn.MaxPool2d(2), nconv.nn.Flatten(),
+                                  nconv.nn.Linear(12, 3, rng=0).to(layer.weight.device))
+        loss = nconv.nn.CrossEntropyLoss()
+        loss(net(to(x)), to(np.array([0, 2])))
+        return net.backward(loss.backward())
+
     return {
+        "Stream": streamed,
+        "nn, the gradient of a small network": trained,
+        "normalized_convolve": lambda to: nconv.normalized_convolve(to(gaps), to(abs(window))),
         "conv2d": lambda to: nconv.conv2d(to(x), to(w), to(bias), padding=1, stride=2),
         "conv2d float16": lambda to: nconv.conv2d(to(x.astype("f2")), to(w.astype("f2")), padding=1, method="im2col"),
         "conv_transpose2d": lambda to: nconv.conv_transpose2d(to(x), to(w.swapaxes(0, 1).copy()), stride=2),

@@ -1,4 +1,4 @@
-"""The other functions on arrays of a GPU, in the simulator: filters run there, what does not is refused in words."""
+"""The filters of `nconv.ndimage` on arrays of a GPU, in the simulator."""
 
 import numpy as np
 import pytest
@@ -94,17 +94,3 @@ def test_empty_arrays_stay_on_the_device():
     assert type(result) is type(image) and result.shape == nconv.fftconvolve(IMAGE, np.zeros((0, 3))).shape
     result = nconv.ndimage.correlate1d(none, cuda.to_device(np.ones(3)), 1)
     assert type(result) is type(image) and result.shape == (0, 3)
-
-
-@pytest.mark.parametrize("call, words", [
-    (lambda x: nconv.normalized_convolve(x, np.ones((3, 3))), "normalized_convolve runs on the CPU only, and x lies"),
-    (lambda x: nconv.normalized_convolve(IMAGE, np.ones((3, 3)), mask=x), "and mask lies on the GPU"),
-    (lambda x: nconv.Stream(x), "Stream runs on the CPU only, and h lies on the GPU"),
-    (lambda x: nconv.Stream([1.0]).feed(x), "Stream runs on the CPU only, and x lies on the GPU"),
-    (lambda x: nconv.nn.Conv1d(6, 2, 3)(x), "x on the GPU"),
-])
-def test_what_runs_on_the_cpu_only_says_so(call, words):
-    from numba import cuda
-
-    with pytest.raises(nconv.DeviceError, match=words):
-        call(cuda.to_device(IMAGE.astype("f4")))
