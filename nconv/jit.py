@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from numba.extending import register_jitable
 
 from . import threads
 
-__all__ = ["compiled", "inlined", "inner_kernel", "kernel", "parallel_kernel", "prange"]
+__all__ = ["compiled", "inlined", "inner_kernel", "kernel", "owning_kernel", "parallel_kernel", "prange"]
 
 _OPTIONS = {
     "nopython": True,
@@ -49,6 +50,17 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def _libraries(codegen: Any, kind: type):
+    """What is compiled or loaded meanwhile becomes libraries of this kind."""
+    with global_compiler_lock:
+        outer, codegen._library_class = codegen._library_class, kind
+        try:
+            yield
+        finally:
+            codegen._library_class = outer
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk, which here knows the sources of the callees and survives any fault of the disk."""
 
@@ -57,7 +69,9 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig, target_context):
         try:
-            return super().load_overload(sig, target_context)
+            # A kernel that is loaded while a caller of it is compiled still is a kernel, with an entry for Python.
+            with _libraries(target_context.codegen(), JITCodeLibrary):
+                return super().load_overload(sig, target_context)
         except Exception:                               # damaged or half-written files: compile anew
             return None
 
@@ -106,16 +120,12 @@ class _KernelCompiler(Compiler):
     """Numba's compiler, for which all that a kernel calls is a part of it."""
 
     def compile_extra(self, func):
-        with global_compiler_lock:
-            codegen = self.state.targetctx.codegen()
-            outer, codegen._library_class = codegen._library_class, JITCodeLibrary
-            try:
-                self.state.library = codegen.create_library(func.__qualname__)
-                self.state.library.enable_object_caching()
-                codegen._library_class = _PartLibrary
-                return super().compile_extra(func)
-            finally:
-                codegen._library_class = outer
+        codegen = self.state.targetctx.codegen()
+        with _libraries(codegen, JITCodeLibrary):
+            self.state.library = codegen.create_library(func.__qualname__)
+            self.state.library.enable_object_caching()
+        with _libraries(codegen, _PartLibrary):
+            return super().compile_extra(func)
 
 
 class _Part(CPUDispatcher):
@@ -148,13 +158,21 @@ def kernel(function: Callable) -> Any:
 
 
 def inner_kernel(function: Callable) -> Any:
-    """Compile a building block of kernels."""
-    return _part(function)
+    """Compile a building block of kernels that makes no arrays.
+
+    Its arrays are its caller's, so it counts no references: Numba would do so, atomically, in every call.
+    """
+    return _part(function, _nrt=False)
+
+
+def owning_kernel(function: Callable) -> Any:
+    """Compile a building block of kernels that makes arrays of its own, or errors that say numbers."""
+    return _part(function, _nrt=True)                   # left unsaid, Numba would do as in the caller
 
 
 def inlined(function: Callable) -> Any:
-    """Compile a building block of so few instructions that a call of it would cost as much as it does."""
-    return _part(function, forceinline=True)
+    """Compile an inner kernel of so few instructions that a call of it would cost as much as it does."""
+    return _part(function, forceinline=True, _nrt=False)
 
 
 def compiled(function: Callable) -> Any:

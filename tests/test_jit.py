@@ -1,13 +1,18 @@
 """How functions become kernels."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
 
-from nconv.jit import inner_kernel, kernel, parallel_kernel, prange
+from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange
 
 
-@inner_kernel
+@owning_kernel
 def third(values, i):
     """Allocates, divides, branches: code with an environment, errors and references of its own."""
     copy = np.zeros(3)
@@ -70,3 +75,12 @@ def test_parts_have_no_entry():
 def test_a_number_in_a_call_compiles_nothing_more():
     first_third(np.arange(4.0))
     assert not any(isinstance(kind, numba.types.Literal) for signature in add_third.signatures for kind in signature)
+
+
+def test_a_kernel_loaded_as_part_of_another_keeps_its_entry(tmp_path):
+    """The first process leaves the called kernel on disk; the second loads it while it compiles the caller."""
+    programs = ("assert first_third(values) == 7", "assert twice_first(values) == 14; assert first_third(values) == 7")
+    for program in programs:
+        subprocess.run(
+            [sys.executable, "-c", f"from tests.test_jit import *; values = np.array([7.0, 2.0]); {program}"],
+            check=True, cwd=Path(__file__).parents[1], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})

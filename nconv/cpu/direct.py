@@ -17,7 +17,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, inner_kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
@@ -323,7 +323,7 @@ def direct_row_kernel(layout, row, last, extent, strides, steps):
     return source, to
 
 
-@inner_kernel
+@owning_kernel
 def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather a tile's input, sum its taps, [M x taps] [taps x positions].
 
@@ -385,7 +385,7 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
                                                       to + channel + p * step, step)
 
 
-@inner_kernel
+@owning_kernel
 def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles where a group has one output channel: a register tile has M output rows.
 

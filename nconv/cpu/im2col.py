@@ -16,7 +16,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, inner_kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_panel, pack_weight, parts, real_dtype
@@ -395,7 +395,7 @@ def im2col_place_kernel(layout, item, origin, extent):
     return rest // layout.groups, rest % layout.groups  # parts are slowest: a thread keeps to its part of the weight
 
 
-@inner_kernel
+@owning_kernel
 def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather, multiply, store; while it multiplies, it asks for what comes next.
 

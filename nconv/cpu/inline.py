@@ -16,7 +16,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from ..geometry import ceil_div, full_range, out_size, same_padding, same_range, span, valid_range
-from ..jit import compiled, inner_kernel, kernel
+from ..jit import compiled, inner_kernel, kernel, owning_kernel
 from .line import line_kernel
 from .line_fft import block_points, line_fft_kernel
 from .micro import multiply_tile
@@ -185,7 +185,7 @@ def _gather(layer, extents, buffer, at, x, base, parts):
                             buffer[to + i] = x[source + (begin + i * s[2]) * parts]
 
 
-@inner_kernel
+@owning_kernel
 def _pack(weight, groups, K, C, window, parts, M):
     """The weight in panels [groups, blocks of M rows, taps, M]; complex numbers as real 2 x 2 matrices, row by row."""
     rows, taps = K * parts, C * parts * window
@@ -207,7 +207,7 @@ def _pack(weight, groups, K, C, window, parts, M):
     return packed
 
 
-@inner_kernel
+@owning_kernel
 def _layer_sums(layer, parts, x, weight, bias, out, rows, columns):
     """All outputs, M rows (output channels and their parts) at a time: [M x taps] [taps x positions]."""
     M, vector = len(rows), len(columns) * lanes_of(x)
@@ -284,7 +284,7 @@ def convolve_images(a, b, size1, size2, start, length, correlate, real, ratio):
     return out
 
 
-@inner_kernel
+@owning_kernel
 def _add_as_line(layer, x, weight, out, ratio):
     """An image with zeros between its rows is one line, and so is its window: an FFT of lines does for both.
 
@@ -325,7 +325,7 @@ def _add_products(layer, x, weight, out):
 # -------------------------------------------------------------------------------------- A layer's numbers
 
 
-@inner_kernel
+@owning_kernel
 def check_layer(layer, channels, weight_channels, out_channels, biases, high):
     """Refuse what the public functions refuse; exceptions of compiled code carry their numbers beside the words."""
     if layer.groups < 1:

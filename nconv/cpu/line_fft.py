@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..geometry import ceil_div
-from ..jit import compiled, inner_kernel
+from ..jit import compiled, inner_kernel, owning_kernel
 from .line import line_kernel
 from .simd import lanes_of, splat, transpose_square, vload, vstore
 
@@ -37,7 +37,7 @@ def block_points(taps, positions, lanes):
         points *= 2
 
 
-@inner_kernel
+@owning_kernel
 def _roots(points, like):
     """cos and sin of -2 pi k / points, k < points: products of a coarse and a fine root, each from the library."""
     cos, sin = np.empty(points, like.dtype), np.empty(points, like.dtype)
@@ -209,7 +209,7 @@ def _gather(x, first, block, count, cell):
     return np.exp2(np.ceil(np.log2(loudest))) if loudest > 0 else 1.0
 
 
-@inner_kernel
+@owning_kernel
 def line_fft_kernel(x, weight, first, out, points):
     """Add to `out` what `line_kernel` adds, by blocks of so many points, of which one window less one are no output."""
     lanes = lanes_of(x)

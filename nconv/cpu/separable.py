@@ -15,7 +15,7 @@ import numpy as np
 from ..boundary import FILL
 from ..factors import outer_factors
 from ..geometry import ceil_div, product, round_up, span
-from ..jit import inner_kernel, parallel_kernel, prange
+from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import (
@@ -300,7 +300,7 @@ def _store(layout, sums, at, target, base, extent):
                 target.flat[to + i * step] = sums[source + i]
 
 
-@inner_kernel
+@owning_kernel
 def separable_share_kernel(layout, source, maps, weight, bias, target, threads, thread):
     """One thread's share of the tiles: gather, one pass for each axis, store.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...boundary import FILL
-from ...jit import inner_kernel, parallel_kernel, prange
+from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow, ceil_div_, gather_row, inner_range, share_start_
 from ..sharing import next_item
 from ..simd import larger_magnitude, largest_lane, vstore
@@ -308,7 +308,7 @@ def store_tile(layout, data, start, factor, more, target, base, origin, value, t
                                to + (origin[last] + begin + first) // by * step, step, temporary)
 
 
-@inner_kernel
+@owning_kernel
 def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, counter):
     """Blocks until there is none left.
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ceil_div
-from ...jit import inner_kernel, parallel_kernel, prange
+from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import share_start_
-from ..simd import vstore
+from ..simd import copy, vstore
 from .transforms import Transform, transform, transform_block
 from .vectors import lanes, lanes_of, load
 
@@ -83,7 +83,7 @@ def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
         for part in range(row * level.parts, (row + 1) * level.parts):
             transform_block(level.taps, part * stored, level.taps, 0, 0, level.taps, 0, 0, 1, plan, True, False)
         begin = row * level.parts * stored
-        level.first[row * 2 * stored:(row * 2 + 1) * stored] = level.taps[begin:begin + stored]
+        copy(level.first, row * 2 * stored, level.taps, begin, stored)
 
 
 @parallel_kernel
@@ -116,7 +116,7 @@ def _finish_block(level, plan, channel, slot, result):
         vstore(past, k, load(now, k))
     transform_block(level.fresh, fresh, level.fresh, 0, 0, level.fresh, 0, 0, 1, plan, True, False)
     seen = (channel * level.parts + slot) * stored
-    level.seen[seen:seen + stored] = level.fresh[fresh:fresh + stored]
+    copy(level.seen, seen, level.fresh, fresh, stored)
     first = level.kernel_of[channel] * 2 * stored
     transform_block(result, 0, level.fresh, fresh, stored, level.first, first, stored, 2, plan, False, True)
     level.fresh[fresh + stored:fresh + 2 * stored] = 0
@@ -125,7 +125,7 @@ def _finish_block(level, plan, channel, slot, result):
         ahead[k] = result[2 * k - k % step + step] * share
 
 
-@inner_kernel
+@owning_kernel
 def partition_share_kernel(level, plan, x, y, threads, thread):
     """One thread's share of the channels."""
     channels = x.shape[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...boundary import FILL
 from ...geometry import ceil_div, share_start
-from ...jit import compiled, inner_kernel, parallel_kernel, prange
+from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow, inner_range
 from ..micro import multiply_rows
 from ..simd import (
@@ -114,7 +114,7 @@ def winograd_loudness_kernel(layout, buffer, peaks, count, channels, c0):
             vstore(peaks, i * lanes, peak)
 
 
-@inner_kernel
+@owning_kernel
 def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
     """Whether transforms would lose an output of a run of tiles.
 
@@ -275,7 +275,7 @@ def winograd_place_kernel(layout, tile, place):
     return tile
 
 
-@inner_kernel
+@owning_kernel
 def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads, thread):
     """One thread's share of the blocks.
 
