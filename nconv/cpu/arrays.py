@@ -19,7 +19,7 @@ from ..boundary import FILL
 from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inlined, inner_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
-from .simd import copy, lanes_of, transpose_square, vload_even, vstore
+from .simd import copy_even_first, copy_first, lanes_of, splat, transpose_square, vload, vload_even, vstore
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -280,6 +280,26 @@ def inner_range(maps, u, du, count):
 
 
 @inlined
+def _copy_vectors(target, t, source, s, count):
+    """target[t:t + count] = source[s:s + count]; rows are too short for a call of memcpy."""
+    lanes = lanes_of(target)
+    i = 0
+    while i + 4 * lanes <= count:
+        a, b = vload(source, s + i), vload(source, s + i + lanes)
+        c, d = vload(source, s + i + 2 * lanes), vload(source, s + i + 3 * lanes)
+        vstore(target, t + i, a)
+        vstore(target, t + i + lanes, b)
+        vstore(target, t + i + 2 * lanes, c)
+        vstore(target, t + i + 3 * lanes, d)
+        i += 4 * lanes
+    while i + lanes <= count:
+        vstore(target, t + i, vload(source, s + i))
+        i += lanes
+    if i < count:
+        copy_first(target, t + i, source, s + i, count - i)
+
+
+@inlined
 def _copy_row(buffer, at, count, x, base, step, index, begin, end, du, first, last, fill):
     """buffer[at + i] = x[base + index[begin + i du] step], or `fill`, i < count; evenly for first <= i < last."""
     for i in range(first):
@@ -292,23 +312,30 @@ def _copy_row(buffer, at, count, x, base, step, index, begin, end, du, first, la
         return
     source = base + index[begin + first * du] * step
     if step * du == 1:
-        copy(buffer, at + first, x, source, last - first)
+        _copy_vectors(buffer, at + first, x, source, last - first)
         return
     lanes = lanes_of(buffer)
-    i = first
     if step * du == 2:
+        i = first
         while i + lanes < last:
             vstore(buffer, at + i, vload_even(x, source + (i - first) * 2))
             i += lanes
-    while i < last:
+        copy_even_first(buffer, at + i, x, source + (i - first) * 2, last - i)
+        return
+    for i in range(first, last):
         buffer[at + i] = x[source + (i - first) * step * du]
-        i += 1
 
 
 @inlined
 def _fill_row(buffer, at, count, fill):
-    for i in range(count):
+    """buffer[at:at + count] = fill."""
+    lanes, value, i = lanes_of(buffer), splat(fill), 0
+    while i + lanes <= count:
+        vstore(buffer, at + i, value)
+        i += lanes
+    while i < count:
         buffer[at + i] = fill
+        i += 1
 
 
 @inner_kernel

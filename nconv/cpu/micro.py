@@ -11,21 +11,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .simd import INT, address_of, broadcast, load_vector, multiply_add, store_vector, vec_of
+from .simd import INT, address_of, broadcast, first_lanes, load_vector, masked, multiply_add, store_vector, vec_of
 
 
 def _const(n):
     return ir.Constant(INT, n)
-
-
-def _masked(builder, name, vec, arguments, result):
-    """Call llvm.masked.load or .store on a vector type."""
-    real = types.Float
-    kind = f"{'f' if isinstance(vec.dtype, real) else 'i'}{vec.dtype.bitwidth}"
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, [a.type for a in arguments]),
-        f"llvm.masked.{name}.v{vec.n}{kind}.p0v{vec.n}{kind}")
-    return builder.call(function, arguments)
 
 
 class _Tile:
@@ -43,10 +33,9 @@ class _Tile:
 
     def _masks(self):
         """For each vector of columns, which lanes are wanted."""
-        lanes = ir.Constant(ir.VectorType(INT, self.vec.n), list(range(self.vec.n)))
         for j in range(self.columns):
-            left = broadcast(self.builder, self.builder.sub(self.width, _const(j * self.vec.n)), self.vec.n)
-            yield self.builder.icmp_signed("<", lanes, left)
+            left = self.builder.sub(self.width, _const(j * self.vec.n))
+            yield first_lanes(self.builder, self.vec.n, left)
 
     def load(self):
         """The sums that lie there; zeros in place of what is not wanted."""
@@ -58,7 +47,7 @@ class _Tile:
         for (i, j), target in self.targets.items():
             inside = broadcast(builder, builder.icmp_signed("<", _const(i), self.height), self.vec.n)
             pointer = builder.bitcast(target, self.type.as_pointer())
-            sums[i, j] = _masked(builder, "load", self.vec, [pointer, align, builder.and_(masks[j], inside), nothing],
+            sums[i, j] = masked(builder, "load", self.vec, [pointer, align, builder.and_(masks[j], inside), nothing],
                                  self.type)
         return sums
 
@@ -76,7 +65,7 @@ class _Tile:
                     with builder.if_then(builder.icmp_signed("<", _const(i), self.height)):
                         for j in range(self.columns):
                             pointer = builder.bitcast(self.targets[i, j], self.type.as_pointer())
-                            _masked(builder, "store", self.vec, [sums[i, j], pointer, align, masks[j]], ir.VoidType())
+                            masked(builder, "store", self.vec, [sums[i, j], pointer, align, masks[j]], ir.VoidType())
 
 
 def _start(builder, add, fresh, so_far):

@@ -69,6 +69,21 @@ def store_vector(builder, value, pointer, align):
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
 
 
+def masked(builder, name, vec, arguments, result):
+    """Call llvm.masked.load or .store for a vector type."""
+    kind = f"{'f' if isinstance(vec.dtype, types.Float) else 'i'}{vec.dtype.bitwidth}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in arguments]),
+        f"llvm.masked.{name}.v{vec.n}{kind}.p0v{vec.n}{kind}")
+    return builder.call(function, arguments)
+
+
+def first_lanes(builder, n, count):
+    """The mask of the lanes i < count."""
+    lanes = ir.Constant(ir.VectorType(INT, n), list(range(n)))
+    return builder.icmp_signed("<", lanes, broadcast(builder, count, n))
+
+
 def broadcast(builder, scalar, n):
     """The vector of n equal lanes."""
     vector_type = ir.VectorType(scalar.type, n)
@@ -143,6 +158,53 @@ def vstore(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def copy_first(typingctx, target, t, source, s, count):
+    """target[t:t + count] = source[s:s + count] for less than a vector of elements."""
+    vec = vec_of(target.dtype)
+    sig = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        target, t, source, s, count = args
+        vector_type = context.get_value_type(vec)
+        mask = first_lanes(builder, vec.n, count)
+        align = ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8)
+        at, to = (builder.bitcast(address_of(context, builder, kind, array, index), vector_type.as_pointer())
+                  for kind, array, index in ((sig.args[2], source, s), (sig.args[0], target, t)))
+        value = masked(builder, "load", vec, [at, align, mask, ir.Constant(vector_type, None)], vector_type)
+        masked(builder, "store", vec, [value, to, align, mask], ir.VoidType())
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def copy_even_first(typingctx, target, t, source, s, count):
+    """target[t + i] = source[s + 2 i] for 0 < count <= lanes elements."""
+    vec = vec_of(target.dtype)
+    sig = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        target, t, source, s, count = args
+        n = vec.n
+        vector_type = context.get_value_type(vec)
+        align = ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8)
+        read = builder.sub(builder.add(count, count), ir.Constant(INT, 1))
+        halves = []
+        for first in (0, n):
+            at = address_of(context, builder, sig.args[2], source, builder.add(s, ir.Constant(INT, first)))
+            mask = first_lanes(builder, n, builder.sub(read, ir.Constant(INT, first)))
+            halves.append(masked(builder, "load", vec, [builder.bitcast(at, vector_type.as_pointer()), align, mask,
+                                                        ir.Constant(vector_type, None)], vector_type))
+        even = ir.Constant(ir.VectorType(ir.IntType(32), n), [2 * i for i in range(n)])
+        to = builder.bitcast(address_of(context, builder, sig.args[0], target, t), vector_type.as_pointer())
+        masked(builder, "store", vec, [builder.shuffle_vector(*halves, even), to, align,
+                                       first_lanes(builder, n, count)], ir.VoidType())
+        return context.get_dummy_value()
+
+    return sig, codegen
 
 
 @intrinsic
