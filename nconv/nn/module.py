@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -253,7 +253,7 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def to(self, device: str) -> Module:
+    def to(self, device: str) -> Self:
         """Bring all parameters and their gradients to a device; returns the module.
 
         Layers take arrays from where their parameters lie: NumPy arrays on the CPU; those of CuPy, PyTorch or Numba on
