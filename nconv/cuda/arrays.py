@@ -110,7 +110,7 @@ def to_host(result: DeviceArray) -> np.ndarray:
     host = np.empty(dense.shape, dense.dtype)
     if host.size:
         flat = dense.memory()
-        host[...] = (flat if SIMULATED else flat.copyto_host()).reshape(dense.shape)
+        host[...] = (flat if SIMULATED else flat.copy_to_host()).reshape(dense.shape)
     return host
 
 

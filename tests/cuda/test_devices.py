@@ -1,5 +1,7 @@
 """Arrays of a GPU through the public functions, in the simulator: kinds, streams, mixtures, views."""
 
+import os
+import subprocess
 import sys
 import types
 
@@ -227,3 +229,20 @@ def test_views_have_numpys_strides(shape, new):
             if same:
                 assert [s for s, n in zip(strides, new, strict=True) if n > 1] == [
                     s for s, n in zip(expected.strides, new, strict=True) if n > 1]
+
+
+def test_results_reach_the_host_by_a_method_that_numbas_arrays_have():
+    """The simulator's arrays are NumPy's, so that this line of the real device runs nowhere else without a GPU."""
+    program = """
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+import numpy as np
+from numba.cuda.cudadrv.devicearray import DeviceNDArray
+from nconv.cuda import arrays, device
+assert not device.SIMULATED
+flat = create_autospec(DeviceNDArray, instance=True)
+flat.copy_to_host.return_value = np.arange(6.0)
+result = SimpleNamespace(contiguous=True, shape=(2, 3), dtype=np.dtype("f8"), memory=lambda: flat)
+np.testing.assert_array_equal(arrays.to_host(result), [[0, 1, 2], [3, 4, 5]])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "0"})
