@@ -342,6 +342,14 @@ def test_convolutions_are_pytorchs(name, rank, options):
         np.testing.assert_allclose(parameter.grad, other.grad.numpy(), atol=1e-11)
 
 
+@pytest.mark.parametrize("x", [[-np.inf, 1.0, 2.0], [False, False, True]])
+def test_padding_gets_no_gradient_where_an_element_is_as_low(x):
+    pool = nn.MaxPool1d(2, padding=1)
+    pool(np.array([[x]]))
+    np.testing.assert_array_equal(pool.backward(np.array([[[3.0, 5.0]]])), [[[3.0, 0.0, 5.0]]])
+
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(("name", "options"), [
     ("MaxPool", dict(kernel_size=2)), ("MaxPool", dict(kernel_size=3, stride=2, padding=1)),

@@ -94,9 +94,11 @@ class _MaxPool(_Pool):
         padded, y = memory
         gradient = np.zeros(padded.shape, grad_output.dtype)
         rest = np.array(grad_output)                     # what has not yet found its element
+        size = (n - 2 * p for n, p in zip(padded.shape[-self._rank:], self.padding, strict=True))
+        inside = self._padded(np.ones((*padded.shape[:-self._rank], *size), bool))    # the padding is no element
         for tap in self._taps(padded.shape):
             element = padded[tap]
-            found = (element == y) | ((element != element) & (y != y))
+            found = ((element == y) | ((element != element) & (y != y))) & inside[tap]
             gradient[tap] += np.where(found, rest, 0)
             rest[found] = 0
         inner: Any = (slice(p, n - p) for p, n in zip(self.padding, gradient.shape[-self._rank:], strict=True))
