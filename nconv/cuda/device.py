@@ -36,6 +36,10 @@ def block_size(threads: int) -> int:
     return threads * LANES // 32
 
 
+_THREADS = block_size(256)     # of a block where every element is one thread's
+MOST_BLOCKS = 1 << 16          # beyond these, threads stride
+
+
 # Neither flag of `fastmath`: it lets LLVM assume that there are no NaN. Products and sums fuse all the same.
 def kernel(function: Callable) -> Any:
     """Compile a kernel, at its first launch for the types it is launched with."""
@@ -116,6 +120,11 @@ def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, 
     """Queue a kernel on a stream; waits for nothing. A grid of no blocks has nothing to do."""
     if blocks if isinstance(blocks, int) else all(blocks):
         _configured(kernel, blocks, threads, stream, shared)(*args)
+
+
+def launch_over(kernel: Any, count: int, stream: int, *args: Any) -> None:
+    """`launch` for a kernel whose threads stride over so many independent elements."""
+    launch(kernel, min(-(-count // _THREADS), MOST_BLOCKS), _THREADS, stream, *args)
 
 
 def _configure(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, shared: int) -> Callable:

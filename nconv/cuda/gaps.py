@@ -14,11 +14,9 @@ import numpy as np
 from ..geometry import product
 from ..problem import ConvProblem
 from .arrays import OUTSIDE, address_maps, beside
-from .device import block_size, cuda, kernel, launch, table
+from .device import cuda, kernel, launch_over, table
 from .views import DeviceArray, convert, empty, follow
 
-_THREADS = block_size(256)
-_MOST_BLOCKS = 1 << 16
 BEYOND = OUTSIDE // 2
 
 
@@ -28,9 +26,8 @@ def split(image: DeviceArray, mask: DeviceArray | None) -> tuple[DeviceArray, De
     lost = None if mask is None else convert(mask, np.dtype("?"))
     there = empty(dense.shape, np.zeros(0, dense.dtype).real.dtype, dense)
     follow(dense.stream, lost)
-    launch(gaps_split_kernel, min(-(-dense.size // _THREADS), _MOST_BLOCKS), _THREADS, dense.stream,
-           dense.memory(), table((False,), "?") if lost is None else lost.memory(), int(lost is not None),
-           there.memory())
+    launch_over(gaps_split_kernel, dense.size, dense.stream, dense.memory(),
+                table((False,), "?") if lost is None else lost.memory(), int(lost is not None), there.memory())
     return dense, there
 
 
@@ -48,10 +45,10 @@ def means(problem: ConvProblem, weight: np.ndarray, arrays: tuple[DeviceArray, .
     maps = address_maps(problem, tuple(step // x.dtype.itemsize for step in x.strides))
     layout = table((*problem.out, *problem.kernel, *maps.start))
     real = np.zeros(0, result.dtype).real.dtype
-    launch(gaps_mean_kernel(result.dtype.name), min(-(-result.size // _THREADS), _MOST_BLOCKS), _THREADS,
-           result.stream, layout, maps.index, sums.memory(), weights.memory(), x.memory(), there.memory(),
-           taps.memory(), (x if image is None else image).memory(), int(image is not None), product(problem.kernel),
-           real.type(little), result.dtype.type(scale), real.type(outside), result.dtype.type(fill), result.memory())
+    launch_over(gaps_mean_kernel(result.dtype.name), result.size, result.stream, layout, maps.index, sums.memory(),
+                weights.memory(), x.memory(), there.memory(), taps.memory(), (x if image is None else image).memory(),
+                int(image is not None), product(problem.kernel), real.type(little), result.dtype.type(scale),
+                real.type(outside), result.dtype.type(fill), result.memory())
     return result
 
 

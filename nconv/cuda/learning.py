@@ -12,12 +12,9 @@ from numba import int64
 
 from ..geometry import out_size, product
 from .arrays import three
-from .device import block_size, cuda, kernel, launch
+from .device import cuda, kernel, launch_over
 from .elements import compute_type
 from .views import DeviceArray, convert, empty, follow
-
-_THREADS = block_size(256)
-_MOST_BLOCKS = 1 << 16
 
 
 class PoolLayout(NamedTuple):
@@ -58,8 +55,8 @@ def max_pool(x: DeviceArray, kernel_size: tuple, stride: tuple, padding: tuple, 
     y, chosen = empty((*lead, *out), dense.dtype, dense), empty((*lead, *out), np.dtype("i4"), dense)
     name = compute_type(dense.dtype)
     lowest = -np.inf if name.startswith("float") else np.iinfo(dense.dtype).min
-    launch(max_pool_kernel(name), min(-(-y.size // _THREADS), _MOST_BLOCKS), _THREADS, y.stream, layout,
-           dense.memory(), np.dtype(name).type(lowest), y.memory(), chosen.memory())
+    launch_over(max_pool_kernel(name), y.size, y.stream, layout, dense.memory(), np.dtype(name).type(lowest),
+                y.memory(), chosen.memory())
     return y.astype(x.dtype, copy=False), (layout, x.shape, chosen)
 
 
@@ -69,8 +66,8 @@ def max_pool_backward(memory: Any, grad_output: DeviceArray) -> DeviceArray:
     dense = grad_output if grad_output.contiguous else convert(grad_output, grad_output.dtype)
     gradient = empty(shape, dense.dtype, dense)
     follow(gradient.stream, chosen)
-    launch(max_pool_backward_kernel(compute_type(dense.dtype)), min(-(-gradient.size // _THREADS), _MOST_BLOCKS),
-           _THREADS, gradient.stream, layout, chosen.memory(), dense.memory(), gradient.memory())
+    launch_over(max_pool_backward_kernel(compute_type(dense.dtype)), gradient.size, gradient.stream, layout,
+                chosen.memory(), dense.memory(), gradient.memory())
     return gradient
 
 
@@ -82,8 +79,8 @@ def cross_entropy(logits: DeviceArray, target: DeviceArray) -> tuple[DeviceArray
     log_softmax, losses = empty(dense.shape, dense.dtype, dense), empty(dense.shape[:1], dense.dtype, dense)
     follow(dense.stream, whole)
     rows = dense.shape[0]
-    launch(cross_entropy_kernel(compute_type(dense.dtype)), min(-(-rows // _THREADS), _MOST_BLOCKS), _THREADS,
-           dense.stream, dense.memory(), whole.memory(), log_softmax.memory(), losses.memory(), rows, dense.shape[1])
+    launch_over(cross_entropy_kernel(compute_type(dense.dtype)), rows, dense.stream, dense.memory(), whole.memory(),
+                log_softmax.memory(), losses.memory(), rows, dense.shape[1])
     return losses.sum() / rows, log_softmax
 
 
@@ -93,9 +90,8 @@ def cross_entropy_backward(log_softmax: DeviceArray, target: DeviceArray) -> Dev
     gradient = empty(log_softmax.shape, log_softmax.dtype, log_softmax)
     follow(gradient.stream, whole)
     rows, classes = gradient.shape
-    launch(cross_entropy_backward_kernel(compute_type(gradient.dtype)),
-           min(-(-gradient.size // _THREADS), _MOST_BLOCKS), _THREADS, gradient.stream, log_softmax.memory(),
-           whole.memory(), gradient.memory(), rows, classes)
+    launch_over(cross_entropy_backward_kernel(compute_type(gradient.dtype)), gradient.size, gradient.stream,
+                log_softmax.memory(), whole.memory(), gradient.memory(), rows, classes)
     return gradient
 
 

@@ -20,7 +20,7 @@ from .copies import (
     truncate_kernel,
     unsigned_kernel,
 )
-from .device import SIMULATED, block_size, cuda, launch, mark, stream_of, table
+from .device import MOST_BLOCKS, SIMULATED, cuda, launch, launch_over, mark, stream_of, table
 from .elements import OPERATIONS, SUM_THREADS, combine_kernel, compute_type, number_kernel, sum_kernel
 
 
@@ -166,7 +166,7 @@ class DeviceArray:
             return result
         tables = [table((*(self.shape[a] for a in of), *(self.strides[a] // self.dtype.itemsize for a in of)))
                   for of in (kept, summed)]
-        launch(sum_kernel(compute_type(dtype)), min(result.size, 1 << 16), SUM_THREADS, self.stream, self.memory(),
+        launch(sum_kernel(compute_type(dtype)), min(result.size, MOST_BLOCKS), SUM_THREADS, self.stream, self.memory(),
                self.extent()[0], result.memory(), *tables, result.size, self.size // result.size)
         return result
 
@@ -368,8 +368,7 @@ def combine(ufunc: Any, first: Any, second: Any) -> DeviceArray:
     else:
         kernel = number_kernel(operation, name, arrays[0] is second)
         number = (np.dtype(name).type(first if arrays[0] is second else second),)
-    launch(kernel, min(-(-result.size // 256), 1 << 16), block_size(256), result.stream, *sources, result.memory(),
-           layout, result.size, *number)
+    launch_over(kernel, result.size, result.stream, *sources, result.memory(), layout, result.size, *number)
     return result
 
 
@@ -386,10 +385,8 @@ def copy_into(target: DeviceArray, source: DeviceArray, kernel: Any = None) -> N
     places = [step // target.dtype.itemsize for step in target.strides]
     layout = table((*target.shape, *sizes, *places))
     follow(target.stream, source)
-    threads = block_size(256)
-    blocks = min(-(-target.size // threads), 1 << 16)
-    launch(kernel, blocks, threads, target.stream, source.memory(), source.extent()[0], target.memory(),
-           target.extent()[0], layout, target.size, *_range(target.dtype))
+    launch_over(kernel, target.size, target.stream, source.memory(), source.extent()[0], target.memory(),
+                target.extent()[0], layout, target.size, *_range(target.dtype))
 
 
 def _range(dtype: np.dtype) -> tuple[int, int]:
