@@ -48,7 +48,7 @@ class _Tile:
             inside = broadcast(builder, builder.icmp_signed("<", _const(i), self.height), self.vec.n)
             pointer = builder.bitcast(target, self.type.as_pointer())
             sums[i, j] = masked(builder, "load", self.vec, [pointer, align, builder.and_(masks[j], inside), nothing],
-                                 self.type)
+                                self.type)
         return sums
 
     def store(self, sums):

@@ -84,6 +84,28 @@ def first_lanes(builder, n, count):
     return builder.icmp_signed("<", lanes, broadcast(builder, count, n))
 
 
+def _load_first(context, builder, vec, pointer, count):
+    """The first `count` elements at an address, zeros behind them."""
+    vector_type = context.get_value_type(vec)
+    return masked(builder, "load", vec, [
+        builder.bitcast(pointer, vector_type.as_pointer()), ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8),
+        first_lanes(builder, vec.n, count), ir.Constant(vector_type, None)], vector_type)
+
+
+def _store_first(builder, vec, value, pointer, count):
+    """Write the first `count` lanes of a vector."""
+    masked(builder, "store", vec, [
+        value, builder.bitcast(pointer, value.type.as_pointer()), ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8),
+        first_lanes(builder, vec.n, count)], ir.VoidType())
+
+
+def _even_lanes(builder, low, high):
+    """Every other lane of two vectors, one behind the other."""
+    n = low.type.count
+    even = ir.Constant(ir.VectorType(ir.IntType(32), n), [2 * i for i in range(n)])
+    return builder.shuffle_vector(low, high, even)
+
+
 def broadcast(builder, scalar, n):
     """The vector of n equal lanes."""
     vector_type = ir.VectorType(scalar.type, n)
@@ -142,8 +164,7 @@ def vload_even(typingctx, array, index):
         vector_type = context.get_value_type(vec)
         low, high = (load_vector(builder, builder.gep(pointer, [ir.Constant(INT, i)]), vector_type,
                            array.dtype.bitwidth // 8) for i in (0, vec.n))
-        even = ir.Constant(ir.VectorType(ir.IntType(32), vec.n), [2 * i for i in range(vec.n)])
-        return builder.shuffle_vector(low, high, even)
+        return _even_lanes(builder, low, high)
 
     return vec(array, types.intp), codegen
 
@@ -168,13 +189,8 @@ def copy_first(typingctx, target, t, source, s, count):
 
     def codegen(context, builder, sig, args):
         target, t, source, s, count = args
-        vector_type = context.get_value_type(vec)
-        mask = first_lanes(builder, vec.n, count)
-        align = ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8)
-        at, to = (builder.bitcast(address_of(context, builder, kind, array, index), vector_type.as_pointer())
-                  for kind, array, index in ((sig.args[2], source, s), (sig.args[0], target, t)))
-        value = masked(builder, "load", vec, [at, align, mask, ir.Constant(vector_type, None)], vector_type)
-        masked(builder, "store", vec, [value, to, align, mask], ir.VoidType())
+        value = _load_first(context, builder, vec, address_of(context, builder, sig.args[2], source, s), count)
+        _store_first(builder, vec, value, address_of(context, builder, sig.args[0], target, t), count)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -188,20 +204,12 @@ def copy_even_first(typingctx, target, t, source, s, count):
 
     def codegen(context, builder, sig, args):
         target, t, source, s, count = args
-        n = vec.n
-        vector_type = context.get_value_type(vec)
-        align = ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8)
+        at = address_of(context, builder, sig.args[2], source, s)
         read = builder.sub(builder.add(count, count), ir.Constant(INT, 1))
-        halves = []
-        for first in (0, n):
-            at = address_of(context, builder, sig.args[2], source, builder.add(s, ir.Constant(INT, first)))
-            mask = first_lanes(builder, n, builder.sub(read, ir.Constant(INT, first)))
-            halves.append(masked(builder, "load", vec, [builder.bitcast(at, vector_type.as_pointer()), align, mask,
-                                                        ir.Constant(vector_type, None)], vector_type))
-        even = ir.Constant(ir.VectorType(ir.IntType(32), n), [2 * i for i in range(n)])
-        to = builder.bitcast(address_of(context, builder, sig.args[0], target, t), vector_type.as_pointer())
-        masked(builder, "store", vec, [builder.shuffle_vector(*halves, even), to, align,
-                                       first_lanes(builder, n, count)], ir.VoidType())
+        low, high = (_load_first(context, builder, vec, builder.gep(at, [ir.Constant(INT, first)]),
+                                 builder.sub(read, ir.Constant(INT, first))) for first in (0, vec.n))
+        _store_first(builder, vec, _even_lanes(builder, low, high),
+                     address_of(context, builder, sig.args[0], target, t), count)
         return context.get_dummy_value()
 
     return sig, codegen
