@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from numba import prange
+from numba import types as numba_types
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.types.misc import unliteral
-from numba.extending import register_jitable
+from numba.extending import intrinsic, register_jitable
 
 from . import threads
 
-__all__ = ["compiled", "inlined", "inner_kernel", "kernel", "owning_kernel", "parallel_kernel", "prange"]
+__all__ = ["compiled", "inlined", "inner_kernel", "kernel", "owning_kernel", "parallel_kernel", "prange",
+           "stay_a_function"]
 
 _OPTIONS = {
     "nopython": True,
@@ -173,6 +175,17 @@ def owning_kernel(function: Callable) -> Any:
 def inlined(function: Callable) -> Any:
     """Compile an inner kernel of so few instructions that a call of it would cost as much as it does."""
     return _part(function, forceinline=True, _nrt=False)
+
+
+@intrinsic
+def stay_a_function(typingctx):
+    """Keep the inner kernel that calls this out of its callers' bodies, where it would slow the loops around it."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return numba_types.void(), codegen
 
 
 def compiled(function: Callable) -> Any:

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange
+from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange, stay_a_function
 
 
 @owning_kernel
@@ -23,6 +23,22 @@ def third(values, i):
 @inner_kernel
 def add_third(values, i, more):
     return third(values, i) + more
+
+
+@inner_kernel
+def called(value):
+    stay_a_function()
+    return value + 1
+
+
+@inner_kernel
+def taken_in(value):
+    return value + 2
+
+
+@numba.njit
+def three_more(value):
+    return called(taken_in(value))
 
 
 @parallel_kernel
@@ -65,6 +81,14 @@ def test_parts_serve_code_that_is_compiled_elsewhere():
     values = np.arange(4.0)
     first_third(values)
     assert users_own(values) == 2
+
+
+def test_a_part_can_stay_a_function():
+    assert three_more(1) == 4
+    (assembly,) = three_more.inspect_asm().values()
+    bodies = [line for line in assembly.splitlines() if line.startswith("_ZN") and line.endswith(":")]
+    assert any("called" in line for line in bodies)
+    assert not any("taken_in" in line for line in bodies)
 
 
 def test_parts_have_no_entry():

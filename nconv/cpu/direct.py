@@ -17,7 +17,7 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, stay_a_function
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
@@ -271,6 +271,7 @@ def direct_gather_kernel(layout, buffer, targets, sources, rows, source, x_base,
     Shapes: buffer [channels, phases of each axis, positions of each axis]; `extent` positions of the last axis are
     wanted, the tile's outputs begin at `origin` there; `targets` and `sources` as `direct_rows_kernel` leaves them.
     """
+    stay_a_function()                                   # taken into the loop over tiles it slows the sums there
     last = layout.stride.size - 1
     for c in range(layout.channels):
         part = c % layout.parts
