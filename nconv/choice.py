@@ -186,13 +186,16 @@ def forget_choices() -> None:
 
 def decide_call(call: Call) -> Decision:
     """The algorithm for a call. Its weight is looked at only where passes would win if it were an outer product."""
-    problem = call.route.problem
-    twin = separable_twin(problem)
-    if twin is not None and call.method in ("auto", "separable") and isinstance(call.weight, np.ndarray):
-        decision = decide(twin, call.method)
-        if decision.algorithm.NAME == "separable" and is_outer(call):
-            return decision
-    return decide(problem, call.method)
+    if depends_on_weight(call) and is_outer(call):
+        return decide(separable_twin(call.route.problem), call.method)  # type: ignore[arg-type]
+    return decide(call.route.problem, call.method)
+
+
+def depends_on_weight(call: Call) -> bool:
+    """Whether passes would win if the call's weight were an outer product."""
+    twin = separable_twin(call.route.problem)
+    return (twin is not None and call.method in ("auto", "separable") and isinstance(call.weight, np.ndarray)
+            and decide(twin, call.method).algorithm.NAME == "separable")
 
 
 @lru_cache(maxsize=1024)

@@ -268,10 +268,14 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write all figures to a file.")
 @click.option("--rst", "rst_path", type=click.Path(dir_okay=False), help="Also write a page for the documentation.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Also draw the ratios (needs matplotlib).")
+@click.option("--plot-times", "times_path", type=click.Path(dir_okay=False), help="Also draw the times over the size.")
+@click.option("--plot-roofline", "roofline_path", type=click.Path(dir_okay=False),
+              help="Also draw the rates reached below this machine's peak and bandwidth.")
 @click.option("--compare", "files", nargs=2, type=click.Path(exists=True, dir_okay=False), metavar="OLD NEW",
               help="Measure nothing: say what became slower between two files of --json; status 1 if anything did.")
 def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...], methods: bool, json_path: str | None,
-          rst_path: str | None, plot_path: str | None, files: tuple[str, str] | None) -> None:
+          rst_path: str | None, plot_path: str | None, times_path: str | None, roofline_path: str | None,
+          files: tuple[str, str] | None) -> None:
     """Against the peers that are installed, in one run, in turn.
 
     Example: nconv bench --family layer --dtype float32 --dtype float64
@@ -285,6 +289,9 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
         return
     from .bench import measure
     from .bench.cases import CASES, FAMILIES, SWEEPS
+
+    drawings = [(name, path) for name, path in (
+        ("ratios", plot_path), ("times", times_path), ("roofline", roofline_path)) if path]
 
     if unknown := set(families) - set(FAMILIES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: the families are {', '.join(FAMILIES)}")
@@ -313,9 +320,12 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
             f"--family {family}" for family in families]
         command = " ".join(["nconv bench", *chosen, *(f"--dtype {d}" for d in dtypes)])
         title = f"Against the rivals, {sweep} over their sizes" if sweep else "Against the rivals"
-        measure.write_rst(rst_path, title, command, records, plot_path)
-    if plot_path:
-        measure.write_plot(plot_path, records)
+        measure.write_rst(rst_path, title, command, records, [path for _, path in drawings])
+    if drawings:
+        from .bench import pictures  # which need matplotlib
+
+        for name, path in drawings:
+            getattr(pictures, name)(path, records)
 
 
 def _compare(old: str, new: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, shortcuts
-from .choice import Decision, decide_call
+from .choice import Decision, decide_call, depends_on_weight
 from .geometry import product
 from .lowering import Call, Route, check_out
 from .phases import phases
@@ -43,8 +43,17 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
             return result
     call = lower()
     result = (run or execute)(call)
-    shortcuts.leave(key, options, lambda: shortcut_of(call, decide_call(call)))
+    shortcuts.leave(key, options, lambda: _known_way(call, decide_call(call)))
     return result
+
+
+def _known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    """The algorithm's shortcut for calls like this one, or at least one past lowering and choice."""
+    shortcut = shortcut_of(call, decision)
+    if shortcut is None and not depends_on_weight(call):
+        route = call.route                              # not the call, which would keep its arrays
+        shortcut = shortcuts.past_the_choice(call, lambda *arrays: _run(route, decision, *arrays))
+    return shortcut
 
 
 def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
@@ -64,8 +73,12 @@ def execute(call: Call) -> np.ndarray:
     decision = decide_call(call)                      # a wrong method is refused for empty outputs too
     if product(route.shape) == 0:
         return empty_result(call)
-    prepared, bias = prepare(decision, call)
-    return finish(route, decision.problem, decision.algorithm, prepared, call.x, bias, call.out)
+    return _run(route, decision, call.x, call.weight, call.bias, call.out)
+
+
+def _run(route: Route, decision: Decision, x: Any, weight: Any, bias: Any, out: Any) -> Any:
+    prepared, bias = prepare(decision, route, weight, bias)
+    return finish(route, decision.problem, decision.algorithm, prepared, x, bias, out)
 
 
 def empty_result(call: Call) -> Any:
@@ -79,15 +92,15 @@ def empty_result(call: Call) -> Any:
     return call.out
 
 
-def prepare(decision: Decision, call: Call) -> tuple[tuple, Any]:
+def prepare(decision: Decision, route: Route, weight: Any, bias: Any) -> tuple[tuple, Any]:
     """(the packed weight of each phase, the bias)."""
     problem = decision.problem
     arrays = registry.arrays(problem.device)
-    weight = arrays.widen(call.route.weigh(call.weight), problem)
+    weight = arrays.widen(route.weigh(weight), problem)
     prepare = decision.algorithm.prepare
     prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(weight[phase.taps]))
                      for phase in phases(problem)) if product(problem.out_shape) else ()
-    return prepared, arrays.widen(call.bias, problem)
+    return prepared, arrays.widen(bias, problem)
 
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:

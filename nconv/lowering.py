@@ -28,6 +28,7 @@ class Route:
     shape: tuple[int, ...]                           # of the user's result
     dtype: np.dtype                                  # of the user's result
     cast: Callable[[np.ndarray, np.dtype], np.ndarray] | None = None   # how results become `dtype`; None: NumPy's way
+    looks: bool = False                              # whether a weight that is not finite takes `Call.instead`
 
 
 @dataclass(frozen=True, eq=False)

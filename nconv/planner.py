@@ -43,7 +43,8 @@ class Plan:
         self._bias = None
         self._shortcut = None
         if not isinstance(call.weight, ArraySpec) and call.instead is None:
-            self._prepared, self._bias = registry.arrays(self.problem.device).keep(prepare(decision, call))
+            self._prepared, self._bias = registry.arrays(self.problem.device).keep(
+                prepare(decision, call.route, call.weight, call.bias))
             self._shortcut = shortcut_of(call, decision)
             if self._shortcut is not None:             # takes the weight as it is, and it may change in the meantime
                 bias = None if call.bias is None else call.bias.copy()
@@ -172,7 +173,7 @@ def measure(call: Call, repeats: int = 5) -> dict[str, float]:
     for candidate in decide(call.route.problem).candidates:
         if not candidate.refused:
             decision = decide(call.route.problem, candidate.name)
-            runs.append((decision, *prepare(decision, call), []))
+            runs.append((decision, *prepare(decision, call.route, call.weight, call.bias), []))
     finished = registry.arrays(call.route.problem.device).synchronize
     for turn in range(repeats + 1):                       # the first one compiles and warms up
         for decision, prepared, bias, times in runs:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .lowering import Call
+from .lowering import Call, Route
 from .phases import phases
 from .problem import ConvProblem
 
@@ -87,12 +87,9 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType,
     """
     route = call.route
     dtype = problem.engine
-    if not hasattr(algorithm, "shortcut") or call.instead is not None or problem.macs > WORTH_THE_LONG_WAY:
+    if not hasattr(algorithm, "shortcut") or problem.macs > WORTH_THE_LONG_WAY or not _is_usual(call):
         return None
-    if 0 in route.shape or not route.shape or phases(problem)[0].problem != problem:
-        return None
-    given = [a.dtype for a in (call.x, call.weight, call.bias) if a is not None]
-    if any(d != dtype for d in (*given, route.dtype)):
+    if phases(problem)[0].problem != problem:
         return None
     x, weight, result = np.empty(call.x.shape, dtype), np.empty(call.weight.shape, dtype), allocate(problem)
     dense = route.leave(result)
@@ -101,19 +98,19 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType,
     fill = algorithm.shortcut(problem, (route.enter(x), x), (route.weigh(weight), weight), (result, dense))
     if fill is None:
         return None
-    shape, swapped, no_bias = route.shape, call.swapped, np.zeros(1, dtype)
+    swapped, no_bias = call.swapped, np.zeros(1, dtype)
 
     def run(x, weight, bias=None, out=None):
         if swapped:
             x, weight = weight, x
-        if out is not None and (out.shape != shape or out.dtype != dtype or not out.flags.writeable):
+        if not _takes(out, route):
             return None                                 # the long way casts or refuses
         if not x.flags.carray:
             x = x.copy()
         if not weight.flags.carray:
             weight = weight.copy()
         bias = no_bias if bias is None else bias if bias.flags.carray else bias.copy()
-        result = np.empty(shape, dtype)
+        result = np.empty(route.shape, dtype)
         if not fill(x.ravel(), weight.ravel(), bias, result.ravel()):
             return None
         if out is None:
@@ -122,3 +119,32 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType,
         return out
 
     return run
+
+
+def past_the_choice(call: Call, run: Callable[..., Any]) -> Shortcut | None:
+    """The shortcut for calls like this one to ``run(x, weight, bias, out)``, which already knows the way."""
+    route, swapped = call.route, call.swapped
+    if not _is_usual(call) or route.dtype.kind not in "fc" or route.problem.device != "cpu":
+        return None                                     # values of integers may have a say
+
+    def usual(x, weight, bias=None, out=None):
+        if swapped:
+            x, weight = weight, x
+        if not _takes(out, route) or (route.looks and not np.isfinite(weight).all()):
+            return None
+        return run(x, weight, bias, out)
+
+    return usual
+
+
+def _is_usual(call: Call) -> bool:
+    """Whether a call has a result of some axes and elements, and one dtype for all."""
+    route = call.route
+    given = [a.dtype for a in (call.x, call.weight, call.bias) if a is not None]
+    return (call.instead is None and bool(route.shape) and 0 not in route.shape
+            and all(dtype == route.problem.engine for dtype in (*given, route.dtype)))
+
+
+def _takes(out: np.ndarray | None, route: Route) -> bool:
+    """Whether the result can go to `out` as it is."""
+    return out is None or (out.shape == route.shape and out.dtype == route.dtype and out.flags.writeable)

@@ -100,7 +100,9 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
     def leave(out):
         return out.reshape(inner).transpose(back)
 
-    return Route(problem, enter, weigh, leave, tuple(shape[a] for a in range(len(shape1))), problem.dtype)
+    # On a GPU the kernels keep to the samples that exist: a look at the weight would wait.
+    looks = device == "cpu" and fill == 0 and (dtype2 if not swap else dtype1).kind in "fc"
+    return Route(problem, enter, weigh, leave, tuple(shape[a] for a in range(len(shape1))), dtype, looks=looks)
 
 
 def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
@@ -134,9 +136,7 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
             and product(in2.shape[a] for a in axes) > product(in1.shape[a] for a in axes))
     route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill, device)
     x, weight = (in2, in1) if swap else (in1, in2)
-    # On a GPU the kernels keep to the samples that exist: a look at the weight would wait.
-    infinite = (device == "cpu" and route.problem.fill == 0 and isinstance(weight, np.ndarray)
-                and weight.dtype.kind in "fc" and not np.isfinite(weight).all())
+    infinite = route.looks and isinstance(weight, np.ndarray) and not np.isfinite(weight).all()
     return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None, swap)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import nconv
+
+from ..geometry import product
+from ..lowering import lower
 
 
 class Case(NamedTuple):
@@ -34,12 +38,21 @@ class Case(NamedTuple):
 
     def ours(self, x: np.ndarray, weight: np.ndarray, **method: str) -> np.ndarray:
         """The call under test."""
-        target: Any = nconv
-        for part in self.function.split("."):
-            target = getattr(target, part)
         if self.names:
-            return target(**dict(zip(self.names, (x, weight), strict=True)), **self.options, **method)
-        return target(x, weight, **self.options, **method)
+            return self.target(**dict(zip(self.names, (x, weight), strict=True)), **self.options, **method)
+        return self.target(x, weight, **self.options, **method)
+
+    @property
+    def target(self) -> Any:
+        """The function of nconv."""
+        return attrgetter(self.function)(nconv)
+
+    def macs(self, x: np.ndarray, weight: np.ndarray) -> int:
+        """Multiplications of the definition; a gradient has as many as its layer."""
+        if "grad_output" in self.names:
+            window = self.options.get("weight_size", weight.shape)
+            return dict(zip(self.names, (x, weight), strict=True))["grad_output"].size * product(window[1:])
+        return lower(self.target, x, weight, **self.options).route.problem.macs
 
 
 def _signal(name, n, taps, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +21,16 @@ from .cases import Case
 from .rivals import RIVALS, Run, prepare
 
 _BUDGET = 0.6                    # seconds for each function of one case
-_AUTO = "auto"
+_SHORT = 2e-3                    # seconds of a function that runs as it does in a user's loop: after itself
+AUTO = "auto"                    # nconv by its own choice, among the seconds of a record
 
 
 def median_seconds(*functions: Callable[[], Any], rounds: int | None = None, budget: float = _BUDGET) -> list[float]:
     """Median time of each function; they run in turn, after one round that does not count.
 
-    Without `rounds`, as many as the budget of seconds for each function allows, from 3 to 200.
+    A short function runs twice each time, and the second run counts: after another function it would meet caches that
+    hold the other's code and data, which can double its time, while users call it in loops. Without `rounds`, there are
+    as many as the budget of seconds for each function allows, from 3 to 200.
     """
     first = []
     for function in functions:
@@ -39,7 +42,9 @@ def median_seconds(*functions: Callable[[], Any], rounds: int | None = None, bud
         rounds = int(min(max(budget * len(functions) / max(sum(first), 1e-9), 3), 200))
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
-        for function, taken in zip(functions, times, strict=True):
+        for function, taken, once in zip(functions, times, first, strict=True):
+            if once < _SHORT:
+                function()
             start = time.perf_counter()
             function()
             taken.append(time.perf_counter() - start)
@@ -61,7 +66,7 @@ def _methods(case: Case, x, weight) -> dict[str, Run]:
 
 
 def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
-    """Seconds of nconv (`methods`: of every method) and of every rival on one case.
+    """Seconds of nconv (`methods`: of every method) and of every rival on one case, with its multiplications and bytes.
 
     Raises
     ------
@@ -69,19 +74,21 @@ def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
         If a result differs from nconv's by more than rounding: what differs is not timed.
     """
     x, weight = case.arrays(dtype)
-    runs: dict[str, Run] = {_AUTO: lambda: case.ours(x, weight)}
+    runs: dict[str, Run] = {AUTO: lambda: case.ours(x, weight)}
     runs |= _methods(case, x, weight) if methods else {}
     runs |= {name: run for name in RIVALS if (run := prepare(name, case, x, weight))}
-    expected = runs[_AUTO]()
+    expected = runs[AUTO]()
     tolerance = 1e-3 if np.finfo(dtype).eps > 1e-10 else 1e-10
     for name, run in runs.items():
         difference = _difference(run(), expected)
         assert difference < tolerance, f"{name} differs by {difference:.1e} on {case.name}, {dtype}"
+    macs = case.macs(x, weight)
+    moved = sum(array.nbytes for array in (x, weight, np.asarray(expected)))
     seconds = dict(zip(runs, median_seconds(*runs.values()), strict=True))
     theirs = {name: seconds[name] for name in RIVALS if name in seconds}
     best = min(theirs, key=theirs.__getitem__) if theirs else None
-    return {"family": case.family, "name": case.name, "dtype": dtype, "seconds": seconds, "best_rival": best,
-            "ratio": theirs[best] / seconds[_AUTO] if best else None}
+    return {"family": case.family, "name": case.name, "dtype": dtype, "macs": macs, "bytes": moved,
+            "seconds": seconds, "best_rival": best, "ratio": theirs[best] / seconds[AUTO] if best else None}
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -106,30 +113,13 @@ def write_json(path: str, records: list[dict]) -> None:
     Path(path).write_text(json.dumps({"environment": environment(), "records": records}, indent=1) + "\n")
 
 
-def write_plot(path: str, records: list[dict]) -> None:
-    """The ratios as a picture: a panel for each dtype, a bar for each problem."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
-    dtypes = list(dict.fromkeys(r["dtype"] for r in records))
-    figure = Figure(figsize=(9, 2.2 + 2.2 * len(dtypes)), layout="constrained")
-    for dtype, axes in zip(dtypes, np.atleast_1d(figure.subplots(len(dtypes), 1, sharex=True)), strict=True):
-        mine = [r for r in records if r["dtype"] == dtype and r["ratio"]]
-        axes.bar([r["name"] for r in mine], [r["ratio"] for r in mine], color="tab:blue")
-        axes.axhline(1, color="black", linewidth=0.8)
-        axes.set_yscale("log", base=2)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
-        axes.set_ylabel(f"{dtype}: times faster")
-        axes.tick_params(axis="x", rotation=75, labelsize=8)
-    figure.savefig(path)
-
-
-def write_rst(path: str, title: str, command: str, records: list[dict], plot: str | None = None) -> None:
-    """The figures as a page of the documentation, with the picture `plot` from the same folder."""
+def write_rst(path: str, title: str, command: str, records: list[dict], plots: Sequence[str] = ()) -> None:
+    """The figures as a page of the documentation, with pictures from the same folder."""
     lines = [title, "=" * len(title), "", f"``{command}``", "",
              ", ".join(f"{name} {value}" for name, value in environment().items()) + ".", "",
              "Ratio: time of the fastest rival over nconv's; above 1, nconv is faster.", "",
-             *([f".. image:: {Path(plot).name}", "   :alt: the ratios of the table below", ""] if plot else []),
+             *(line for plot in plots for line in (
+                 f".. image:: {Path(plot).name}", "   :alt: the figures of the table below", "")),
              ".. list-table::",
              "   :header-rows: 1", "", "   * - problem", "     - dtype", "     - nconv [ms]", "     - fastest rival",
              "     - its time [ms]", "     - ratio"]
@@ -137,7 +127,7 @@ def write_rst(path: str, title: str, command: str, records: list[dict], plot: st
         mine = [r for r in records if r["family"] == family]
         for r in mine:
             best = r["best_rival"]
-            cells = [f"{family}: {r['name']}", r["dtype"], f"{r['seconds'][_AUTO] * 1e3:.3g}", best or "none",
+            cells = [f"{family}: {r['name']}", r["dtype"], f"{r['seconds'][AUTO] * 1e3:.3g}", best or "none",
                      f"{r['seconds'][best] * 1e3:.3g}" if best else "-", f"{r['ratio']:.2f}" if best else "-"]
             lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(cells)]
         ratios = [r["ratio"] for r in mine if r["ratio"]]

@@ -7,6 +7,7 @@ a complex convolution of C channels is then a real one of 2 C channels.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ def check_usable() -> None:
 def allocate(problem: ConvProblem, like: Any = None) -> np.ndarray:
     """Uninitialised output in the engine's order; `like` only matters on a GPU."""
     bytes_needed = product(problem.out_shape) * problem.engine.itemsize
-    if bytes_needed > np.iinfo(np.intp).max:
+    if bytes_needed > sys.maxsize:
         raise MemoryError(f"the output of shape {problem.out_shape} needs {bytes_needed} bytes")
     try:
         if problem.channels_last:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product as every
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -220,23 +221,39 @@ def expected_error(problem: ConvProblem, family: Tiles) -> float:
 def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Tiles) -> Prepared:
     """The windows in the tile's elements, in panels of as many output channels as a register tile has."""
     choice = choose(problem, family)
-    layout = _lay_out(problem, family)
+    factors = _weight_factors(problem, family)
     raw = np.ascontiguousarray(weight)
     real = raw.reshape(-1).view(real_dtype(problem))
-    largest = max(real.max(), -real.min())
-    if not np.isfinite(largest):
+    largest = max(float(real.max()), -float(real.min()))
+    if not isfinite(largest):
         return Prepared(real[:0], 0.0, raw, False)
-    factors = [matrices(int(n), int(m)) for n, m in zip(layout.extent, layout.valid, strict=True)]
-    growth = product(float(np.abs(matrix).sum(1).max()) for axis in factors for matrix in axis)
-    limit = float(np.finfo(real.dtype).max) / (growth * max(float(largest), 1.0) * layout.channels)
     packed = pack_weight(problem, raw, choice.vector)
-    starts = np.concatenate([[0], np.cumsum([G.size for _, G, _ in factors])]).astype(np.int64)
-    transformed = np.empty(packed.size // product(problem.kernel) * layout.elements, real.dtype)
-    winograd_weight_kernel(
-        packed, layout.extent, np.array(problem.kernel, np.int64),
-        np.concatenate([G.ravel() for _, G, _ in factors]).astype(real.dtype), starts, layout.channels, choice.vector,
-        transformed, problem.threads if transformed.size > 1 << 17 else 1)
-    return Prepared(transformed, limit, raw, True)
+    transformed = np.empty(packed.size // product(problem.kernel) * choice.elements, real.dtype)
+    winograd_weight_kernel(packed, factors.extent, factors.window, factors.matrices, factors.starts, choice.channels,
+                           choice.vector, transformed, problem.threads if transformed.size > 1 << 17 else 1)
+    return Prepared(transformed, factors.ceiling / max(largest, 1.0), raw, True)
+
+
+class _WeightFactors(NamedTuple):
+    """What transforms windows."""
+
+    extent: np.ndarray         # of a tile
+    window: np.ndarray
+    matrices: np.ndarray       # G of every axis, one behind the other
+    starts: np.ndarray         # where an axis' begins
+    ceiling: float             # the largest product of an input and a weight with which no sum overflows
+
+
+@lru_cache(maxsize=256)
+def _weight_factors(problem: ConvProblem, family: Tiles) -> _WeightFactors:
+    choice, dtype = choose(problem, family), real_dtype(problem)
+    factors = list(map(matrices, choice.extent, choice.valid))
+    growth = product(float(np.abs(matrix).sum(1).max()) for axis in factors for matrix in axis)
+    return _WeightFactors(
+        np.array(choice.extent, np.int64), np.array(problem.kernel, np.int64),
+        np.concatenate([G.ravel() for _, G, _ in factors]).astype(dtype),
+        np.cumsum([0] + [G.size for _, G, _ in factors], dtype=np.int64),
+        float(np.finfo(dtype).max) / (growth * choice.channels))
 
 
 def convolve_tiles(problem: ConvProblem, prepared: Prepared, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray,
