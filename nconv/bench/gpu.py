@@ -1,24 +1,26 @@
 """Everything that a GPU has to prove, in one command: ``python -m nconv.bench.gpu`` (`make gpu`).
 
 Runs every kernel against float64 results of NumPy over a grid and over drawn problems, the public functions on arrays
-of every library at hand, then a race against the rivals that are installed, then, in the time that is left,
-compute-sanitizer where the machine has it; prints tables and writes everything to
-``docs/results/gpu-<name>.json``. Needs numba-cuda, NumPy and SciPy; PyTorch and CuPy are measured where they are. A
-kernel that fails is reported and the next one runs; the exit status is 1 where any result is wrong or any run failed.
+of every library at hand, then a race against the rivals that are installed, then compute-sanitizer where the machine
+has it; prints tables and writes everything to ``docs/results/gpu-<name>.json``, anew after every row. Needs numba-cuda,
+NumPy and SciPy; PyTorch and CuPy are measured where they are. Rows run in a process of their own: one that ends, hangs
+or loses its GPU costs a row, and the next one runs in a new process. The exit status is 1 where any result is wrong or
+any row failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import shutil
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,16 @@ from ..boundary import FILL, MODES
 from ..cuda.device import SIMULATED, check_usable, cuda
 from ..problem import ConvProblem
 from . import gpu_calls, gpu_rivals
+from .isolated import Worker
 
-SECONDS = 440                          # after which nothing new is begun: the whole stays below 8 minutes
+SECONDS = 440                          # after which nothing new is begun
+LAST_SECONDS = 20                      # that what was begun may take then: the whole stays below 8 minutes
 DRAWS_SECONDS = 200                    # after which no problem at random is begun: the race needs its time, too
-SANITIZED = "signal f4,image f4,layer f4,layer f2,depthwise f4"
+RACE_SECONDS = 340                     # after which no contest is begun: the rest is compute-sanitizer's
+ROW_SECONDS = 60                       # that a row may take, a new process and what it compiles included
+SANITIZED = ("signal f4", "image f4", "layer f4", "layer f2", "depthwise f4")
 ALGORITHMS = ("direct", "im2col", "fft")
+MODULE = "nconv.bench.gpu"             # whatever this file is run as
 
 
 # -------------------------------------------------------------------------------------------------- Problems
@@ -48,7 +55,10 @@ def _problem(size, kernel, N=1, groups=1, C=1, K=1, dtype="f4", stride=1, dilati
 
 
 def grid() -> Iterator[tuple[str, ConvProblem]]:
-    """Named problems: every kind of window, type, boundary and layout; sizes around the tiles' edges."""
+    """Named problems: every kind of window, type, boundary and layout; sizes around the tiles' edges.
+
+    The kinds of window come first, the variants after them: a command that is cut short has met every kernel.
+    """
     small = 8 if SIMULATED else 1
     bases: dict[str, dict[str, Any]] = {
         "signal": dict(size=(5000 // small ** 2,), kernel=(31,)),
@@ -59,20 +69,27 @@ def grid() -> Iterator[tuple[str, ConvProblem]]:
         "pointwise": dict(N=2, C=64 // small, K=72 // small, size=(30 // small, 30 // small), kernel=(1, 1)),
         "four axes": dict(size=(5, 4, 6, 7), kernel=(2, 3, 2, 3)),
     }
-    for name, base in bases.items():
-        for dtype in ("f4", "f2", "f8", "c8", "c16", "i1", "i4", "i8"):
-            yield f"{name} {dtype}", _problem(**base, dtype=dtype)
-        yield f"{name} stride", _problem(**base, stride=2)
-        yield f"{name} dilation", _problem(**base, dilation=2)
-        yield f"{name} channels last", _problem(**base, channels_last=True)
-        for mode in MODES[1:]:
-            yield f"{name} {mode}", _problem(**base, boundary=(mode,) * len(base["size"]))
+
+    def of_all(label, **options):
+        for name, base in bases.items():
+            yield f"{name} {label}", _problem(**base, **options)
+
+    for dtype in ("f4", "f2"):
+        yield from of_all(dtype, dtype=dtype)
     if not SIMULATED:
-        yield "wide window", _problem((300, 310), (101, 101))
-        yield "long window", _problem((70_000,), (20_000,))
         yield "large layer", _problem((56, 56), (3, 3), N=4, C=64, K=64)
         yield "large layer f2", _problem((56, 56), (3, 3), N=4, C=64, K=130, dtype="f2")
         yield "layer tf32", _problem((56, 56), (3, 3), N=4, C=64, K=64, tf32=True)
+        yield "wide window", _problem((300, 310), (101, 101))
+        yield "long window", _problem((70_000,), (20_000,))
+    for dtype in ("f8", "c8", "i4", "c16", "i8", "i1"):
+        yield from of_all(dtype, dtype=dtype)
+    yield from of_all("stride", stride=2)
+    yield from of_all("dilation", dilation=2)
+    yield from of_all("channels last", channels_last=True)
+    for mode in MODES[1:]:
+        for name, base in bases.items():
+            yield f"{name} {mode}", _problem(**base, boundary=(mode,) * len(base["size"]))
 
 
 def drawn(count: int, seed: int = 0) -> Iterator[tuple[str, ConvProblem]]:
@@ -136,89 +153,55 @@ def solved(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
 # --------------------------------------------------------------------------------------------------- Right?
 
 
-def verify(name: str, problem: ConvProblem, algorithm: Any) -> dict[str, Any]:
-    """Run one algorithm on one problem; its largest error over the bound, or why it did not run."""
-    row: dict[str, Any] = {"problem": name, "algorithm": algorithm.NAME}
+@cache
+def problems(draws: int) -> dict[str, ConvProblem]:
+    """All of them by name, in the order in which they run."""
+    return dict([*grid(), *drawn(draws)])
+
+
+def verify(draws: int, name: str, method: str) -> dict[str, Any]:
+    """Run one algorithm on one problem: its largest error over the bound, or why it did not run."""
+    problem = problems(draws)[name]
+    algorithm = next(a for a in registry.algorithms("cuda") if method == a.NAME)
+    if reason := algorithm.why_not(problem):
+        return {"refused": reason}
+    x, weight, bias = operands(problem)
+    out = engine.run_algorithm(algorithm, problem, x, weight, bias)
+    right, magnitude = solved(problem)
+    if problem.dtype.kind in "iu":
+        error = float(np.any(out != right.astype(problem.dtype))) * 2
+    else:
+        eps = np.finfo(problem.engine).eps
+        allowed = eps * ((2 + min(problem.taps, 512)) * magnitude if method != "fft" else 32 * magnitude.max())
+        if problem.dtype.char == "e":
+            allowed = allowed + 2.0 ** -11 * abs(right)
+        if problem.tf32 and method == "im2col":
+            allowed = allowed + 2.0 ** -10 * magnitude
+        error = float((abs(out.astype(right.dtype) - right) / (allowed + 1e-300)).max(initial=0))
+    return {"error_over_bound": error, "ok": bool(error <= 1)}
+
+
+# ------------------------------------------------------------------------------ What runs in a process of its own
+
+
+def answer(what: str, *request: Any) -> dict[str, Any]:
+    """One row; see `isolated.Worker`."""
+    rows: dict[str, Callable[..., dict[str, Any]]] = {
+        "machine": machine_facts, "problem": verify, "call": gpu_calls.verify_call, "peaks": gpu_rivals.peaks,
+        "contest": gpu_rivals.contest_row}
+    return rows[what](*request)
+
+
+def healthy() -> bool:
+    """Whether the GPU still serves this process: after a bad address it refuses whatever follows."""
     try:
-        if reason := algorithm.why_not(problem):
-            return row | {"refused": reason}
-        x, weight, bias = operands(problem)
-        out = engine.run_algorithm(algorithm, problem, x, weight, bias)
-        right, magnitude = solved(problem)
-        if problem.dtype.kind in "iu":
-            error = float(np.any(out != right.astype(problem.dtype))) * 2
-        else:
-            eps = np.finfo(problem.engine).eps
-            allowed = eps * ((2 + min(problem.taps, 512)) * magnitude if algorithm.NAME != "fft"
-                             else 32 * magnitude.max())
-            if problem.dtype.char == "e":
-                allowed = allowed + 2.0 ** -11 * abs(right)
-            if problem.tf32 and algorithm.NAME == "im2col":
-                allowed = allowed + 2.0 ** -10 * magnitude
-            error = float((abs(out.astype(right.dtype) - right) / (allowed + 1e-300)).max(initial=0))
-        return row | {"error_over_bound": error, "ok": bool(error <= 1)}
-    except Exception as fault:                          # the next kernel runs all the same
-        return row | {"ok": False, "fault": f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"}
+        return bool(cuda.to_device(np.ones(1)).copy_to_host()[0] == 1)
+    except Exception:
+        return False
 
 
-def correctness(names: tuple[str, ...], draws: int, deadline: float, only: str = "") -> list[dict[str, Any]]:
-    """Every algorithm on every problem; prints what is wrong and a line for each algorithm."""
-    rows: list[dict[str, Any]] = []
-    chosen = [a for a in registry.algorithms("cuda") if a.NAME in names]
-    for name, problem in [*grid(), *drawn(draws)]:
-        if not any(part in name for part in only.split(",")):
-            continue
-        if name.startswith("drawn") and time.monotonic() > deadline - SECONDS + DRAWS_SECONDS:
-            print(f"{name} of {draws} was not begun, nor those after it: time for the race")
-            break
-        if time.monotonic() > deadline:
-            print("out of time: the remaining problems were not run")
-            rows.append({"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"})
-            break
-        for algorithm in chosen:
-            rows.append(verify(name, problem, algorithm))
-            if not rows[-1].get("ok", True):
-                print(f"WRONG {algorithm.NAME} {name}: {rows[-1].get('fault', rows[-1].get('error_over_bound'))}",
-                      flush=True)
-    for algorithm in chosen:
-        mine = [row for row in rows if row["algorithm"] == algorithm.NAME]
-        ran = [row for row in mine if "ok" in row]
-        worst = max((row.get("error_over_bound", 0) for row in ran), default=0)
-        print(f"{algorithm.NAME:<8}{sum(row['ok'] for row in ran):>5} of {len(ran)} right, "
-              f"{len(mine) - len(ran)} refused, largest error {worst:.3g} of the bound")
-    return rows
-
-
-def sanitize(deadline: float) -> list[dict[str, Any]]:
-    """compute-sanitizer over a few problems; nothing where the machine has none."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None or SIMULATED:
-        print("compute-sanitizer: not on this machine")
-        return []
-    rows = []
-    for check in ("memcheck", "racecheck"):
-        left = deadline - time.monotonic()
-        if left < 20:
-            break
-        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-m", "nconv.bench.gpu",
-                   "--no-race", "--no-sanitizer", "--draws", "0", "--only", SANITIZED, "--no-file"]
-        row: dict[str, Any] = {"problem": "sanitizer", "algorithm": check}
-        try:
-            said = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
-            row |= {"ok": said.returncode == 0, "words": (said.stdout + said.stderr)[-300:]}
-        except subprocess.TimeoutExpired:
-            row |= {"words": "not finished in its time"}
-        verdict = {True: "ok", False: "FAULTS", None: "nothing known"}[row.get("ok")]
-        print(f"compute-sanitizer {check}: {verdict} {row['words'].strip().splitlines()[-1:]}")
-        rows.append(row)
-    return rows
-
-
-# ---------------------------------------------------------------------------------------------------- Report
-
-
-def machine_name() -> dict[str, Any]:
-    """The device and the versions that matter."""
+def machine_facts() -> dict[str, Any]:
+    """The device, the versions that matter and the libraries whose arrays can be tried."""
     versions = {}
     for package in ("nconv", "numba", "numba-cuda", "numpy", "scipy", "torch", "cupy-cuda13x", "cupy-cuda12x"):
         try:
@@ -229,7 +212,152 @@ def machine_name() -> dict[str, Any]:
     if not SIMULATED:
         name = cuda.get_current_device().name
         name = name.decode() if isinstance(name, bytes) else str(name)
-    return {"device": name, "python": platform.python_version(), "versions": versions, "date": str(date.today())}
+    return {"device": name, "python": platform.python_version(), "versions": versions, "date": str(date.today()),
+            "libraries": list(gpu_calls.libraries())}
+
+
+# ----------------------------------------------------------------------------------------------------- The run
+
+
+class Run:
+    """The command as it goes: its clock, the process that answers, and what is known so far, on disk after every row.
+
+    Parameters
+    ----------
+    worker : Worker
+        Whom rows are asked of.
+    out : str, optional
+        Where the results go; by default to docs/results, by the device's name.
+    """
+
+    def __init__(self, worker: Any, out: str | None = None):
+        self.worker, self._start = worker, time.monotonic()
+        self._told: set[str] = set()
+        facts = self.ask("machine")
+        label = "-".join("".join(c if c.isalnum() else " " for c in facts.get("device", "unknown").lower()).split())
+        self._path = Path(out or f"docs/results/gpu-{label}.json")
+        self.report: dict[str, Any] = {"finished": False, "wrong": int("fault" in facts), **facts, "correctness": []}
+        self.save()
+
+    def before(self, seconds: float) -> bool:
+        """Whether the command is younger than that."""
+        return self.left(seconds) > 0
+
+    def left(self, seconds: float) -> float:
+        """Seconds until the command is so old."""
+        return self._start + seconds - time.monotonic()
+
+    def ask(self, *request: Any) -> dict[str, Any]:
+        """The answer, within what a row may take and the command has left."""
+        return self.worker.ask(*request, limit=max(1.0, min(ROW_SECONDS, self.left(SECONDS + LAST_SECONDS))))
+
+    def add(self, group: str, row: dict[str, Any]) -> None:
+        """Take a row into a list of the report; the first fault of each kind keeps where it came from."""
+        if not row.get("ok", True):
+            self.report["wrong"] += 1
+            kind = row.get("fault", "")[:40]
+            if kind in self._told:
+                row.pop("traceback", None)
+            self._told.add(kind)
+            if "problem" in row:
+                print(f"WRONG {row['algorithm']}, {row['problem']}: {row.get('fault', row)}", flush=True)
+        self.report.setdefault(group, []).append(row)
+        self.save()
+
+    def save(self) -> None:
+        """Write the report in one step, so that it is whole whenever the command is stopped."""
+        self.report |= {"seconds": round(-self.left(0), 1), "lost_processes": self.worker.lost}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(self._path.name + ".part")
+        part.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+        part.replace(self._path)
+
+    def finish(self) -> int:
+        """Close the report; the exit status."""
+        self.report["finished"] = True
+        self.save()
+        print(f"{self.report['wrong']} wrong, {self.report['seconds']} s; written to {self._path}")
+        return int(bool(self.report["wrong"]))
+
+
+def correctness(run: Run, methods: tuple[str, ...], draws: int, only: str) -> None:
+    """Every algorithm on every problem; prints a line for each algorithm."""
+    chosen = [name for name in problems(draws) if any(part in name for part in only.split(","))]
+    for name in chosen:
+        if name.startswith("drawn") and not run.before(DRAWS_SECONDS):
+            print(f"{name} of {draws} was not begun, nor those after it: time for the race")
+            break
+        if not run.before(RACE_SECONDS):
+            run.add("correctness", {"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"})
+            break
+        for method in methods:
+            run.add("correctness", {"problem": name, "algorithm": method, **run.ask("problem", draws, name, method)})
+    for method in methods:
+        mine = [row for row in run.report["correctness"] if row["algorithm"] == method]
+        ran = [row for row in mine if "ok" in row]
+        worst = max((row.get("error_over_bound", 0) for row in ran), default=0)
+        print(f"{method:<8}{sum(row['ok'] for row in ran):>5} of {len(ran)} right, "
+              f"{len(mine) - len(ran)} refused, largest error {worst:.3g} of the bound", flush=True)
+
+
+def public_calls(run: Run) -> None:
+    """The public functions on the arrays of every library; prints a line for each."""
+    for library in run.report.get("libraries", ()):
+        algorithm, right, names = f"public calls on {library}", 0, list(gpu_calls.calls(contextlib.nullcontext))
+        for name in names:
+            row = {"problem": name, "algorithm": algorithm, **run.ask("call", library, name)}
+            run.add("correctness", row)
+            right += row["ok"]
+        print(f"{algorithm}: {right} of {len(names)} right", flush=True)
+
+
+def race(run: Run) -> None:
+    """Every contest while there is time; prints a line for each, then how the families stand to their goals."""
+    peak = run.ask("peaks")
+    run.report["peak"] = peak
+    if "fault" in peak:
+        run.add("correctness", {"problem": "peaks", "algorithm": "race", **peak})
+        return
+    print(f"measured peak {peak['flops'] / 1e12:.1f} TFLOP/s float32, {peak['bandwidth'] / 1e9:.0f} GB/s")
+    print(gpu_rivals.HEADER)
+    for index, contest, tf32 in [(i, c, tf32) for i, c in enumerate(gpu_rivals.contests())
+                                 for tf32 in ((False, True) if c.family == "dense" else (False,))]:
+        if not run.before(RACE_SECONDS):
+            print("out of time: the remaining contests were not run")
+            break
+        row = {"family": contest.family, "call": contest.name, "tf32": tf32, **run.ask("contest", index, tf32, peak)}
+        run.add("times", row)
+        print(gpu_rivals.line(row), flush=True)
+    run.report["means"] = gpu_rivals.means(run.report.get("times", []))
+
+
+def sanitize(run: Run) -> None:
+    """compute-sanitizer over a few problems, in the time that is kept for it; nothing where the machine has none."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None or SIMULATED:
+        print("compute-sanitizer: not on this machine")
+        return
+    for check, share in (("memcheck", 2), ("racecheck", 1)):
+        end = SECONDS - run.left(SECONDS) * (share - 1) / share
+        row: dict[str, Any] = {"problem": "sanitizer", "algorithm": check}
+        prefix = [tool, "--tool", check, "--error-exitcode", "9", "--log-file"]
+        with tempfile.TemporaryDirectory() as folder, Worker(MODULE, [*prefix, f"{folder}/log"]) as worker:
+            answers = []
+            for name, method in ((name, method) for name in SANITIZED for method in ALGORITHMS):
+                if run.before(end):
+                    answers.append(worker.ask("problem", 0, name, method, limit=run.left(end)))
+            status = worker.close(max(1.0, run.left(end) + LAST_SECONDS))
+            log = Path(folder, "log")
+            row |= {"rows": len(answers), "of": len(SANITIZED) * len(ALGORITHMS), "status": status,
+                    "words": log.read_text(errors="replace")[-1000:] if log.exists() else ""}
+        if status == 9 or any(not answer.get("ok", True) and not answer.get("fault", "").startswith("no answer")
+                              for answer in answers):
+            row["ok"] = False
+        elif status == 0 and answers:
+            row["ok"] = True
+        verdict = {True: "ok", False: "FAULTS", None: "nothing known"}[row.get("ok")]
+        print(f"compute-sanitizer {check}: {verdict}, {row['rows']} of {row['of']} rows")
+        run.add("correctness", row)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -239,32 +367,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=60, help="number of problems at random")
     parser.add_argument("--only", default="", help="problems whose name holds one of these, with commas between")
     parser.add_argument("--methods", default=",".join(ALGORITHMS))
-    for part in ("race", "sanitizer", "file"):
+    for part in ("race", "sanitizer"):
         parser.add_argument(f"--no-{part}", action="store_true")
     options = parser.parse_args(arguments)
-    start = time.monotonic()
     check_usable()
-    report = machine_name()
-    print(f"{report['device']}, {report['versions']}")
-    rows = correctness(tuple(options.methods.split(",")), options.draws, start + SECONDS, options.only)
-    if not options.only:
-        rows += gpu_calls.verify_calls()
-    if not options.no_race:
-        report |= gpu_rivals.measure(start + SECONDS)
+    with Worker(MODULE) as worker:
+        run = Run(worker, options.out)
+        print(f"{run.report.get('device', run.report.get('fault'))}, {run.report.get('versions')}", flush=True)
+        correctness(run, tuple(options.methods.split(",")), options.draws, options.only)
+        if not options.only:
+            public_calls(run)
+        if not options.no_race:
+            race(run)
     if not options.no_sanitizer:
-        rows += sanitize(start + SECONDS)
-    report |= {"correctness": rows}
-    faults = [row for row in report.get("times", ()) if "fault" in row]
-    wrong = [row for row in rows if not row.get("ok", True)] + faults
-    report |= {"wrong": len(wrong), "seconds": round(time.monotonic() - start, 1)}
-    if not options.no_file:
-        label = "-".join("".join(c if c.isalnum() else " " for c in report["device"].lower()).split())
-        path = Path(options.out or f"docs/results/gpu-{label}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
-        print(f"written to {path}")
-    print(f"{len(wrong)} wrong, {report['seconds']} s")
-    return int(bool(wrong))
+        sanitize(run)
+    return run.finish()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..cuda.device import SIMULATED, cuda, kernel
 from ..geometry import product
+from .isolated import fault_of
 
 REPEATS = 9
 PLUG = 100_000                 # turns of a kernel that keeps the GPU busy for some milliseconds
@@ -113,18 +114,21 @@ def peak_kernel(out, turns):
     out[cuda.grid(1)] = total
 
 
+@kernel
+def bandwidth_kernel(source, target):
+    """target = source, without the strides of `copy_kernel`, whose divisions take longer than the memory."""
+    for i in range(cuda.grid(1), target.size, cuda.gridsize(1)):
+        target[i] = source[i]
+
+
 def peaks() -> dict[str, float]:
     """Measured float32 FLOP/s and bytes/s."""
-    from ..cuda.copies import copy_kernel
-    from ..cuda.device import table
-
     threads, blocks, turns = (256, 2048, 4096) if not SIMULATED else (4, 1, 1)
     out = cuda.to_device(np.full(threads * blocks, 1e-3, "f4"))
     count = (1 << 26) if not SIMULATED else 16
     a, b = cuda.device_array(count, np.float32), cuda.device_array(count, np.float32)
-    layout = table((count, 1, 1))
     flops = seconds(lambda: peak_kernel[blocks, threads](out, turns))
-    moved = seconds(lambda: copy_kernel[blocks, threads](a, 0, b, 0, layout, count, 0, -1))
+    moved = seconds(lambda: bandwidth_kernel[blocks, threads](a, b))
     return {"flops": 2 * 16 * turns * threads * blocks / max(flops, 1e-12), "bandwidth": 8 * count / max(moved, 1e-12)}
 
 
@@ -195,26 +199,11 @@ def rivals(contest: Contest, x: np.ndarray, weight: np.ndarray, tf32: bool) -> d
 # ---------------------------------------------------------------------------------------------------- Races
 
 
-def measure(deadline: float, chosen: list[Contest] | None = None) -> dict[str, Any]:
-    """Time every contest while there is time; prints a line for each, then how the families stand to their goals."""
-    peak = peaks()
-    print(f"measured peak {peak['flops'] / 1e12:.1f} TFLOP/s float32, {peak['bandwidth'] / 1e9:.0f} GB/s")
-    print(f"{'family':<18}{'call':<28}{'tf32':>5}{'method':>9}{'nconv ms':>10}{'of peak':>9}{'of bw':>7}  rivals, ms")
-    rows: list[dict[str, Any]] = []
-    for contest in contests() if chosen is None else chosen:
-        for tf32 in (False, True) if contest.family == "dense" else (False,):
-            if time.monotonic() > deadline:
-                print("out of time: the remaining contests were not run")
-                return {"peak": peak, "times": rows, "means": means(rows)}
-            rows.append(_one(contest, tf32, peak))
-    return {"peak": peak, "times": rows, "means": means(rows)}
-
-
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     """For each family the geometric mean of the fastest rival's time over nconv's; prints them beside the goals."""
     ratios: dict[str, list[float]] = {}
     for row in rows:
-        if row["rivals"] and "chosen" in row:
+        if row.get("rivals") and "chosen" in row:
             ratio = min(row["rivals"].values()) / row["seconds"][row["chosen"]]
             ratios.setdefault(row["family"] + (" tf32" if row["tf32"] else ""), []).append(ratio)
     found = {family: float(np.exp(np.mean(np.log(values)))) for family, values in ratios.items()}
@@ -224,12 +213,14 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _one(contest: Contest, tf32: bool, peak: dict[str, float]) -> dict[str, Any]:
+def contest_row(index: int, tf32: bool, peak: dict[str, float]) -> dict[str, Any]:
+    """Time one contest of the table."""
     import nconv
 
+    contest = contests()[index]
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal(contest.x).astype("f4"), rng.standard_normal(contest.weight).astype("f4")
-    row: dict[str, Any] = {"family": contest.family, "call": contest.name, "tf32": tf32}
+    row: dict[str, Any] = {}
     function: Any = nconv
     for part in contest.call.split("."):
         function = getattr(function, part)
@@ -250,19 +241,26 @@ def _one(contest: Contest, tf32: bool, peak: dict[str, float]) -> dict[str, Any]
         moved = x.nbytes + weight.nbytes + 4 * product(plan.problem.out_shape)
         row |= {"chosen": plan.method, "seconds": times, "call_seconds": call_seconds(partial(plan, there)),
                 "of_peak": contest.flops / mine / peak["flops"], "of_bandwidth": moved / mine / peak["bandwidth"]}
-    except Exception as fault:                          # the next contest runs all the same
-        row |= {"fault": f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"}
+    except Exception as error:                          # the rivals run all the same
+        row |= fault_of(error)
     row["rivals"] = {}
     try:
         for name, run in rivals(contest, x, weight, tf32).items():
             with contextlib.suppress(Exception):        # a rival's fault, for example a full memory, is its own
                 row["rivals"][name] = seconds(run)
-    except Exception as fault:
-        row["rivals_fault"] = f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}"
+    except Exception as error:
+        row["rivals_fault"] = fault_of(error)["fault"]
+    return row
+
+
+HEADER = (f"{'family':<18}{'call':<28}{'tf32':>5}{'method':>9}{'nconv ms':>10}{'of peak':>9}{'of bw':>7}  rivals, ms")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
     nothing = float("nan")
     mine = row.get("seconds", {}).get(row.get("chosen"), nothing)
-    print(f"{contest.family:<18}{contest.name:<28}{'yes' if tf32 else 'no':>5}{row.get('chosen', '-'):>9}"
-          f"{mine * 1e3:>10.3f}{row.get('of_peak', nothing):>9.0%}{row.get('of_bandwidth', nothing):>7.0%}  "
-          + ", ".join(f"{name} {t * 1e3:.3f}" for name, t in row["rivals"].items())
-          + row.get("fault", "") + row.get("rivals_fault", ""), flush=True)
-    return row
+    return (f"{row['family']:<18}{row['call']:<28}{'yes' if row['tf32'] else 'no':>5}{row.get('chosen', '-'):>9}"
+            f"{mine * 1e3:>10.3f}{row.get('of_peak', nothing):>9.0%}{row.get('of_bandwidth', nothing):>7.0%}  "
+            + ", ".join(f"{name} {t * 1e3:.3f}" for name, t in row.get("rivals", {}).items())
+            + row.get("fault", "") + row.get("rivals_fault", ""))

@@ -1,5 +1,6 @@
 """The command for a real GPU, in the simulator: its control flow, its oracle, its exit status."""
 
+import contextlib
 import json
 import sys
 import types
@@ -14,6 +15,7 @@ from numba.cuda.simulator.api import Event
 
 from nconv import registry
 from nconv.bench import gpu, gpu_calls, gpu_rivals
+from nconv.bench.isolated import attempt
 
 
 @pytest.mark.parametrize("case", ["signal-filled", "image-symmetric", "layer-stride", "four_axes-plain"])
@@ -22,56 +24,105 @@ def test_its_oracle_is_the_tests_oracle(case):
     np.testing.assert_allclose(gpu.expected(CASES[case], *arrays), reference.convolution(CASES[case], *arrays))
 
 
-def test_it_reports_and_goes_on(tmp_path, monkeypatch, capsys):
+class Here:
+    """A worker in this process, where tests can change what it does."""
+
+    lost = 0
+
+    def __init__(self, module):
+        assert module == gpu.MODULE
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def ask(self, *request, limit):
+        assert limit > 0
+        return json.loads(json.dumps(attempt(gpu.answer, *request)))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(gpu, "Worker", Here)
+
+
+def test_rows_run_in_a_process_of_their_own(tmp_path):
     path = tmp_path / "gpu.json"
-    options = ["--out", str(path), "--draws", "1", "--no-race", "--only", "signal f4"]
-    assert gpu.main(options) == 0
+    assert gpu.main(["--out", str(path), "--draws", "0", "--no-race", "--only", "signal f4"]) == 0
     report = json.loads(path.read_text())
-    assert {row["algorithm"] for row in report["correctness"]} == set(gpu.ALGORITHMS)
-    assert all(row["ok"] for row in report["correctness"]) and report["wrong"] == 0
+    assert [row["algorithm"] for row in report["correctness"]] == list(gpu.ALGORITHMS)
+    assert all(row["ok"] for row in report["correctness"])
+    assert report["finished"] and report["wrong"] == 0 and report["device"] == "simulator"
+
+
+def test_it_reports_and_goes_on(tmp_path, monkeypatch, capsys, here):
+    path = tmp_path / "gpu.json"
     direct, im2col, fft = registry.algorithms("cuda")
     monkeypatch.setattr(direct, "run", lambda *_: 1 / 0)
     monkeypatch.setattr(im2col, "run", lambda problem, prepared, x, bias, out: out.__setitem__((), 3))
-    assert gpu.main(options) == 1
-    faults = {row["algorithm"]: row for row in json.loads(path.read_text())["correctness"]}
-    assert "ZeroDivisionError" in faults["direct"]["fault"]
-    assert faults["im2col"]["error_over_bound"] > 1 and faults["fft"]["ok"]
-    assert "WRONG direct signal f4" in capsys.readouterr().out
+    assert gpu.main(["--out", str(path), "--draws", "0", "--no-race", "--only", "signal f4,signal f2"]) == 1
+    report = json.loads(path.read_text())
+    faults = [row for row in report["correctness"] if row["algorithm"] == "direct"]
+    assert "ZeroDivisionError" in faults[0]["fault"] and "test_gpu_command.py" in faults[0]["traceback"]
+    assert "traceback" not in faults[1] and report["wrong"] == 4
+    others = {row["algorithm"]: row for row in report["correctness"][:3]}
+    assert others["im2col"]["error_over_bound"] > 1 and others["fft"]["ok"]
+    assert "WRONG direct, signal f4" in capsys.readouterr().out
 
 
-def test_it_checks_the_public_calls(capsys, monkeypatch):
-    rows = gpu_calls.verify_calls()
-    assert rows and all(row["ok"] for row in rows), [row for row in rows if not row["ok"]]
+def test_what_is_known_is_on_disk_when_it_is_stopped(tmp_path, monkeypatch, here):
+    path, ask = tmp_path / "gpu.json", Here.ask
+
+    def stopped(self, *request, limit):
+        if request[-1] == "fft":
+            raise KeyboardInterrupt
+        return ask(self, *request, limit=limit)
+
+    monkeypatch.setattr(Here, "ask", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--out", str(path), "--draws", "0", "--no-race", "--only", "signal f4"])
+    report = json.loads(path.read_text())
+    assert len(report["correctness"]) == 2 and not report["finished"]
+
+
+def test_it_checks_the_public_calls(capsys, monkeypatch, tmp_path, here):
+    names = list(gpu_calls.calls(contextlib.nullcontext))
+    rows = [gpu_calls.verify_call("numba", name) for name in names]
+    assert rows and all(row["ok"] for row in rows), rows
     broken = {"broken": lambda to: np.ones(1) / (to is np.asarray or 1 // 0), "wrong": lambda to: to(np.ones(1) + (
         to is np.asarray))}
     monkeypatch.setattr(gpu_calls, "calls", lambda stream: broken)
-    broken_row, wrong_row = gpu_calls.verify_calls()
+    run = gpu.Run(Here(gpu.MODULE), str(tmp_path / "gpu.json"))
+    gpu.public_calls(run)
+    broken_row, wrong_row = run.report["correctness"]
     assert "ZeroDivisionError" in broken_row["fault"] and not broken_row["ok"] and not wrong_row["ok"]
     assert "WRONG public calls on numba, wrong" in capsys.readouterr().out
 
 
-def test_it_measures_and_goes_on(monkeypatch, capsys):
+def test_it_measures_and_goes_on(monkeypatch, capsys, tmp_path, here):
+    families = {c.family for c in gpu_rivals.contests()}
+    assert families | {"dense tf32"} == set(gpu_rivals.GOALS)
     monkeypatch.setattr(Event, "elapsed_time", lambda *_: 1.0)               # the simulator has no clock
     monkeypatch.setattr(gpu_rivals, "rivals", lambda *_: {"slow": lambda: None, "broken": lambda: 1 / 0})
     small = gpu_rivals.Contest("images", "3x3", "ndimage.correlate", (6, 7), (3, 3), {}, 1.0)
     short = gpu_rivals.Contest("long conv1d", "5 taps", "convolve", (40,), (5,), {}, 1.0)
     wrong = gpu_rivals.Contest("dense", "wrong", "conv2d", (1, 2, 5, 5), (3, 9, 3, 3), {}, 1.0)
-    report = gpu_rivals.measure(float("inf"), [small, short, wrong])
+    monkeypatch.setattr(gpu_rivals, "contests", lambda: [small, short, wrong])
+    path = tmp_path / "gpu.json"
+    assert gpu.main(["--out", str(path), "--draws", "0", "--only", "signal f4"]) == 1
+    report = json.loads(path.read_text())
     rows = report["times"]
     assert rows[0]["seconds"] == {rows[0]["chosen"]: 1e-3} and rows[0]["rivals"] == {"slow": 1e-3}
     assert len(rows[1]["seconds"]) > 1 and rows[1]["call_seconds"] > 0 and rows[1]["of_bandwidth"] > 0
     assert [row["tf32"] for row in rows[2:]] == [False, True] and all("ValueError" in row["fault"] for row in rows[2:])
-    assert report["means"] == pytest.approx({"images": 1.0, "long conv1d": 1.0})
-    assert gpu_rivals.measure(0.0, [small])["times"] == []
-    said = capsys.readouterr().out
-    assert "out of time" in said and "goal 5: missed" in said
-    families = {c.family for c in gpu_rivals.contests()}
-    assert families | {"dense tf32"} == set(gpu_rivals.GOALS)
-
-
-def test_a_faulty_contest_makes_the_command_fail(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_rivals, "measure", lambda deadline: {"times": [{"fault": "none"}]})
-    assert gpu.main(["--out", str(tmp_path / "gpu.json"), "--draws", "0", "--only", "signal f4"]) == 1
+    assert report["means"] == pytest.approx({"images": 1.0, "long conv1d": 1.0}) and report["wrong"] == 2
+    assert "goal 5: missed" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "RACE_SECONDS", 0)
+    run = gpu.Run(Here(gpu.MODULE), str(path))
+    gpu.race(run)
+    assert "times" not in run.report and "out of time" in capsys.readouterr().out
 
 
 class Borrowed:
