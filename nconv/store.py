@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 _PATIENCE = 2.0                # seconds to wait for another writer; one that takes longer has died
 
 
 def folder() -> Path:
     """Where nconv keeps what it has learnt: NCONV_CACHE_DIR, else the platform's cache of the user."""
-    return Path(os.environ.get("NCONV_CACHE_DIR") or platformdirs.user_cache_dir("nconv", appauthor=False))
+    if chosen := os.environ.get("NCONV_CACHE_DIR"):
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("nconv", appauthor=False))
 
 
 def load(path: Path, form: int, key: str, check: Callable[[Any], dict]) -> dict:

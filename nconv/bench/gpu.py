@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import shutil
 import sys
@@ -27,12 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine, registry
-from ..boundary import FILL, MODES
-from ..cuda.device import SIMULATED, check_usable, cuda
-from ..problem import ConvProblem
-from . import gpu_calls, gpu_rivals
-from .isolated import Worker
+if not hasattr(np, "row_stack"):       # numba-cuda 0.30 looks for it, NumPy 2.5 has it no more
+    np.row_stack = np.vstack  # type: ignore[attr-defined]
+
+from .. import engine, registry  # noqa: E402
+from ..boundary import FILL, MODES  # noqa: E402
+from ..cuda.device import SIMULATED, check_usable, cuda  # noqa: E402
+from ..problem import ConvProblem  # noqa: E402
+from . import gpu_calls, gpu_rivals  # noqa: E402
+from .isolated import Worker  # noqa: E402
 
 SECONDS = 440                          # after which nothing new is begun
 LAST_SECONDS = 20                      # that what was begun may take then: the whole stays below 8 minutes
@@ -371,6 +375,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--no-{part}", action="store_true")
     options = parser.parse_args(arguments)
     check_usable()
+    # The choice is by the rates that everybody has, whatever this machine has learnt.
+    os.environ["NCONV_CACHE_DIR"] = tempfile.mkdtemp(prefix="nconv-gpu-")
     with Worker(MODULE) as worker:
         run = Run(worker, options.out)
         print(f"{run.report.get('device', run.report.get('fault'))}, {run.report.get('versions')}", flush=True)
