@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 
 if not hasattr(np, "row_stack"):       # numba-cuda 0.30 looks for it, NumPy 2.5 has it no more
-    np.row_stack = np.vstack  # type: ignore[attr-defined]
+    np.row_stack = np.vstack  # noqa: NPY201
 
-from .. import engine, registry  # noqa: E402
-from ..boundary import FILL, MODES  # noqa: E402
-from ..cuda.device import SIMULATED, check_usable, cuda  # noqa: E402
-from ..problem import ConvProblem  # noqa: E402
-from . import gpu_calls, gpu_rivals  # noqa: E402
-from .isolated import Worker  # noqa: E402
+from .. import engine, registry
+from ..boundary import FILL, MODES
+from ..cuda.device import SIMULATED, check_usable, cuda
+from ..problem import ConvProblem
+from . import gpu_calls, gpu_rivals
+from .isolated import Worker
 
 SECONDS = 440                          # after which nothing new is begun
 LAST_SECONDS = 20                      # that what was begun may take then: the whole stays below 8 minutes
