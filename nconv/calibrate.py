@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import choice, engine, machine, registry, threads
+from .lowering import Call, Route
 from .machine import Gpu, Machine
 from .problem import ConvProblem
 
@@ -25,7 +26,7 @@ _COPIED = {"cpu": 1 << 26, "cuda": 1 << 29}       # bytes, more than any cache h
 
 
 class Probe(NamedTuple):
-    """A rate, and the problem of an algorithm that shows it."""
+    """A rate, or a part of a table of them, and the problem of an algorithm that shows by how much they differ here."""
 
     rate: str
     algorithm: str
@@ -44,17 +45,15 @@ def _square(n: int, window: int, C: int = 1, K: int = 1, dtype: str = "f4", **op
 
 
 PROBES = {"cpu": (
-    Probe("small_move", "small", _signal(8_000, 1)),
-    Probe("efficiency.small", "small", _signal(8_000, 101)),
     Probe("call", "direct", _signal(64, 3)),
-    Probe("gather_rate", "direct", _signal(400_000, 3)),
-    Probe("efficiency.direct", "direct", _square(28, 3, 64, 64)),
-    Probe("efficiency.direct_filter", "direct", _square(256, 15)),
-    Probe("efficiency.direct_single", "direct", _signal(20_000, 101)),
-    Probe("efficiency.im2col", "im2col", _square(28, 3, 64, 64)),
-    Probe("efficiency.separable", "separable", _square(256, 15).replace(separable=True)),
-    Probe("efficiency.winograd", "winograd", _square(56, 3, 64, 64)),
-    Probe("efficiency.fft", "fft", _signal(200_000, 501)),
+    Probe("work.small", "small", _signal(8_000, 31)),
+    Probe("work.direct.products_channels", "direct", _square(28, 3, 64, 64)),
+    Probe("work.direct.products_filters", "direct", _square(256, 15)),
+    Probe("work.direct.products_single", "direct", _signal(20_000, 101)),
+    Probe("work.im2col", "im2col", _square(28, 3, 64, 64)),
+    Probe("work.winograd", "winograd", _square(56, 3, 64, 64)),
+    Probe("work.fft", "fft", _signal(200_000, 501)),
+    Probe("work.separable", "separable", _square(256, 15).replace(separable=True)),
     Probe("parallel_start", "direct", _signal(16_000, 9), parallel=True),
 ), "cuda": (
     Probe("launch", "direct", _signal(64, 3, device="cuda")),
@@ -65,7 +64,7 @@ PROBES = {"cpu": (
     Probe("efficiency.im2col_half", "im2col", _square(224, 3, 256, 256, "f2", device="cuda")),
     Probe("efficiency.fft", "fft", _signal(1 << 24, 501, device="cuda")),
 )}
-"""In the order in which the rates are found; the bandwidth is a plain copy's, `small_call` stays the family's."""
+"""In the order in which the rates are found; the bandwidth is a plain copy's."""
 
 
 def calibrate(device: str = "cpu", track: Callable[[Iterable[Probe]], Iterable[Probe]] = iter) -> Machine | Gpu:
@@ -92,13 +91,13 @@ def calibrate(device: str = "cpu", track: Callable[[Iterable[Probe]], Iterable[P
     measured = []
     for probe in track(PROBES[device]):
         count = threads.get_num_threads() if probe.parallel else 1
-        if probe.rate in found.rates() and (count > 1 or not probe.parallel):
+        if count > 1 or not probe.parallel:
             problem = probe.problem.replace(threads=count)
             algorithm = algorithms[probe.algorithm]
             measured.append((probe.rate, algorithm, problem, _time(algorithm, problem)))
     for _ in range(_PASSES):
         for rate, algorithm, problem, seconds in measured:
-            found = found.with_rates({rate: _solve(algorithm, problem, rate, found, seconds)})
+            found = _solve(algorithm, problem, rate, found, seconds)
     machine.remember(found)
     choice.forget_choices()
     return found
@@ -110,9 +109,16 @@ def _time(algorithm: ModuleType, problem: ConvProblem) -> float:
     arrays = registry.arrays(problem.device)
     x = arrays.from_host(rng.standard_normal(problem.x_shape).astype(problem.dtype))
     weight = arrays.from_host(np.ones(problem.weight_shape, problem.dtype))  # an outer product; times know no values
-    if problem.device == "cpu":                                  # with its preparation, which these models count
+    if problem.device == "cpu":                                  # as a user's call, which these models count
+        def same(array):
+            return array
+
+        route = Route(problem, same, same, same, problem.out_shape, problem.dtype)
+        call = Call(route, x, weight, method=algorithm.NAME)
+        known = engine.known_way(call, choice.Decision(problem, algorithm, 0, 0.0, tuple))
+
         def run():
-            engine.run_algorithm(algorithm, problem, x, weight)
+            return known(x, weight) if known else engine.run_algorithm(algorithm, problem, x, weight)
     else:
         prepared, out = algorithm.prepare(problem, weight), arrays.allocate(problem, x)
 
@@ -147,18 +153,22 @@ def _near(value: float, family: float) -> float:
     return min(max(value, family / _REACH), family * _REACH)
 
 
-def _solve(algorithm: Any, problem: ConvProblem, rate: str, known: Any, seconds: float) -> float:
-    """The value of a rate for which the model predicts `seconds`, by bisection of its logarithm."""
-    value = machine.family(problem.device).rates()[rate]
-    low, high = value / _REACH, value * _REACH
+def _solve(algorithm: Any, problem: ConvProblem, rate: str, known: Any, seconds: float) -> Any:
+    """`known` with the family's value of a rate times the factor for which the model predicts `seconds`.
 
-    def predicted(at):
-        return algorithm.cost(problem, known.with_rates({rate: at}))
+    The factor is found by bisection of its logarithm.
+    """
+    family = machine.family(problem.device).rates()
+    plain = known.with_rates({name: value for name, value in family.items() if f"{name}.".startswith(f"{rate}.")})
 
+    def predicted(factor):
+        return algorithm.cost(problem, plain.scaled(rate, factor))
+
+    low, high = 1 / _REACH, _REACH
     if abs(predicted(high) / predicted(low) - 1) < 0.05:       # this model does not ask for this rate any more
-        return known.rates()[rate]
+        return known
     rises = predicted(high) > predicted(low)
     for _ in range(30):
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if (predicted(middle) < seconds) == rises else (low, middle)
-    return float(np.sqrt(low * high))
+    return plain.scaled(rate, float(np.sqrt(low * high)))

@@ -43,11 +43,11 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
             return result
     call = lower()
     result = (run or execute)(call)
-    shortcuts.leave(key, options, lambda: _known_way(call, decide_call(call)))
+    shortcuts.leave(key, options, lambda: known_way(call, decide_call(call)))
     return result
 
 
-def _known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+def known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     """The algorithm's shortcut for calls like this one, or at least one past lowering and choice."""
     shortcut = shortcut_of(call, decision)
     if shortcut is None and not depends_on_weight(call):

@@ -12,7 +12,7 @@ import platform
 import sys
 import warnings
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from . import store
 
-_FORMAT = 1
+_FORMAT = 2                    # of the file: 1 had rates of other models
 
 
 @cache
@@ -60,24 +60,61 @@ def _arithmetic_bytes() -> int:
 class _Rated:
     """What a machine and a GPU share: their rates by name, and copies with others."""
 
-    efficiency: dict[str, float]
-
     def rates(self) -> dict[str, float]:
-        """All that can be measured, by name; an efficiency as ``efficiency.<name>``."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float"}  # type: ignore[arg-type]
-        return plain | {f"efficiency.{name}": value for name, value in self.efficiency.items()}
+        """All that can be measured, by name; an entry of a table as ``<table>.<entry>``."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float"}  # type: ignore[arg-type]
+        for table in self._tables():
+            known |= {f"{table}.{name}": value for name, value in getattr(self, table).items()}
+        return known
 
     def with_rates(self, rates: dict[str, float], **changes: Any) -> Any:
         """A copy with these rates, named as in `rates`; unknown names are left out."""
-        known = self.rates()
-        plain: dict[str, Any] = {name: value for name, value in rates.items() if name in known and "." not in name}
-        shares = {name.partition(".")[2]: value for name, value in rates.items() if name in known and "." in name}
-        return replace(self, **plain, efficiency=self.efficiency | shares, **changes)  # type: ignore[type-var]
+        known = {name: value for name, value in rates.items() if name in self.rates()}
+        for table in self._tables():
+            mine = {name.partition(".")[2]: known.pop(name) for name in list(known) if name.startswith(f"{table}.")}
+            changes[table] = getattr(self, table) | mine
+        return replace(self, **known, **changes)  # type: ignore[type-var]
+
+    def scaled(self, rates: str, factor: float) -> Any:
+        """A copy with a rate, or all those of a part of a table, multiplied."""
+        return self.with_rates({name: factor * value for name, value in self.rates().items()
+                                if f"{name}.".startswith(f"{rates}.")})
+
+    def _tables(self) -> list[str]:
+        return [f.name for f in fields(self) if f.type == "dict[str, float]"]  # type: ignore[arg-type]
+
+
+_WORK = {
+    "small.products_one": 2.5, "small.products_many": 1.6, "small.tiles_one": 2.7e-09, "small.tiles_many": 1.1e-08,
+    "small.elements": 9.8e-10, "small.weights": 1.6e-09, "small.rows": 3.5e-09,
+    "direct.products_channels": 1.7, "direct.products_filters": 3.3, "direct.products_single": 2.8,
+    "direct.tiles": 1.1e-08, "direct.tiles_filters": 7.8e-08, "direct.rows": 1.7e-08, "direct.gathered": 3.4e-11,
+    "direct.weights": 6.7e-10,
+    "im2col.products": 1.2, "im2col.products_lone": 2.6, "im2col.tiles": 1.8e-08, "im2col.rows": 1.6e-08,
+    "im2col.gathered": 5.9e-11, "im2col.positions": 1.3e-09, "im2col.panels": 3.7e-11, "im2col.packed": 1.3e-10,
+    "winograd.products": 1.2, "winograd.loaded": 1.1e-10, "winograd.tiles": 1.1e-07, "winograd.gathered": 1.3e-10,
+    "winograd.rows": 2.9e-08, "winograd.transformed": 5.1e-11, "winograd.weights": 3.7e-10,
+    "fft.points": 3.8, "fft.blocks": 5e-07, "fft.rows": 2e-08, "fft.products": 0.72, "fft.kernels": 7.4,
+    "fft.weights": 5.6e-09,
+    "separable.products": 2.5, "separable.gathered": 0.08e-9,
+}
+"""What one piece of work takes, by algorithm and as its `counts` names it: seconds, but for `products`, `points` and
+
+`kernels`, of which the algorithms give the seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an
+AMD EPYC core without AVX-512.
+"""
+# With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
+_WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,
+             "winograd.products": 1.1, "fft.points": 2.2, "fft.kernels": 4.3}
+
+
+def _work() -> dict[str, float]:
+    return _WORK | (_WORK_512 if vector_bytes() == 64 else {})
 
 
 @dataclass(frozen=True)
 class Machine(_Rated):
-    """Rates of one core, in SI units. The defaults are measured on a Zen 4 server core and near most of its kind."""
+    """Rates of one core, in SI units. The defaults are measured on AMD server cores and near most of their kind."""
 
     name: str = field(default_factory=lambda: f"{processor()}, {platform.system()}")
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -88,16 +125,28 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    cache_rate: float = 40e9       # bytes/s from the last level of cache into one core
-    register_rate: float = 150e9   # bytes/s between registers and the nearest caches, in and out
-    gather_rate: float = 12e9      # bytes/s of padded input copied into a tile
-    call: float = 12e-6            # seconds of one kernel call with its preparation
-    small_call: float = 2e-6       # seconds of one call of the kernel without preparation
-    small_move: float = 0.8e-9     # seconds of one element moved by its address
-    parallel_start: float = 8e-6   # seconds to start and join the threads
+    call: float = 5.6e-05            # seconds of a public call with the preparation of a small weight
+    parallel_start: float = 1.8e-05  # seconds to start and join the threads
+    work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "small": 0.4, "direct": 0.75, "direct_filter": 0.6, "direct_single": 0.35, "im2col": 0.9, "winograd": 0.9,
-        "fft": 0.45, "separable": 0.4, "line": 0.5, "line_fft": 0.45}, hash=False)
+        "line": 0.5, "line_fft": 0.45, "stream": 0.35, "stream_fft": 0.45}, hash=False)
+
+    def seconds(self, counts: dict[str, float]) -> float:
+        """What so many pieces of work take: 'call', 'start' of the threads, 'byte' of memory, and entries of `work`."""
+        prices = self._prices
+        return sum(count * prices[name] for name, count in counts.items())
+
+    def price(self, name: str) -> float:
+        """What one piece of work takes, by its name among counts."""
+        return self._prices[name]
+
+    def streamed(self, size: int) -> int:
+        """Bytes of an array that leave the nearest caches for memory."""
+        return max(size - self.l2, 0)
+
+    @cached_property
+    def _prices(self) -> dict[str, float]:
+        return {"call": self.call, "start": self.parallel_start, "byte": 1 / self.bandwidth, **self.work}
 
     def flops(self, dtype: np.dtype) -> float:
         """Peak additions and multiplications per second of one core in the real numbers that make up `dtype`."""

@@ -7,6 +7,7 @@ An algorithm is a module with a few names::
     REFERENCE = "..."                                 # where it is described
     def why_not(problem) -> str                       # "" = supported, else the reason, in words
     def cost(problem, machine) -> float               # predicted seconds
+    def counts(problem, machine) -> dict[str, float]  # on the CPU: the pieces of work of which `cost` is the sum
     def workspace(problem, machine) -> int            # peak extra bytes
     def error(problem) -> float                       # expected largest error over the direct method's
     def prepare(problem, weight) -> object            # packs or transforms the weight, once a plan

@@ -234,7 +234,7 @@ class Stream:
         rates = machine().efficiency
         sums = 2 * self.taps * channels * (4 if engine.kind == "c" else 1)
         fft = engine.kind != "i" and self._method != "direct" and channels > 0 and (
-            self._method == "fft" or work / rates["fft"] < sums / rates["direct_single"])
+            self._method == "fft" or work / rates["stream_fft"] < sums / rates["stream"])
         self._shape, self._out_shape, self._dtype = x.shape[:-1], out_shape, dtype
         self._held = np.zeros((channels, 0 if fft else self.taps - 1), dtype)
         if fft:

@@ -1,11 +1,15 @@
 """A second call of its kind goes straight to the kernel, and nothing but its time tells."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.signal
 
 import nconv
 from nconv import functional, shortcuts, signal
+from nconv.cpu import separable
 from nconv.ndimage import correlation
 
 RNG = np.random.default_rng(0)
@@ -22,6 +26,10 @@ CALLS = {
               lambda x=IMAGE, out=None: nconv.ndimage.convolve(x, WINDOW, out, ["mirror", "wrap"]), IMAGE),
     "layer": (functional, "_lower_conv", lambda x=LAYER, **o: nconv.conv2d(
         x, WEIGHT, BIAS, (2, 1), [(1, 0), (2, 1)], groups=2, **o), LAYER),
+    "signal by direct": (signal, "_lower_convolve", lambda x=X, **o: nconv.convolve(x, H, method="direct", **o), X),
+    "short signal by fft": (signal, "_lower_correlate", lambda x=H, **o: nconv.correlate(x, X, "same", "fft", **o), H),
+    "layer by im2col": (functional, "_lower_conv", lambda x=LAYER, **o: nconv.conv2d(
+        x, WEIGHT, BIAS, padding=1, groups=2, method="im2col", **o), LAYER),
     "channels last": (functional, "_lower_conv", lambda x=LAST, **o: nconv.conv2d(
         x, WEIGHT, groups=2, layout="channels_last", **o), LAST),
 }
@@ -67,7 +75,7 @@ def test_a_second_call_is_not_lowered(name, monkeypatch):
     np.testing.assert_array_equal(call(x * 2), doubled)
 
 
-@pytest.mark.parametrize("name", ["signal", "image", "layer"])
+@pytest.mark.parametrize("name", ["signal", "image", "layer", "signal by direct", "layer by im2col"])
 def test_out(name, monkeypatch):
     module, lower, call, _ = CALLS[name]
     expected = call()
@@ -118,13 +126,14 @@ def test_what_equals_an_option_is_still_refused(wrong):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_infinite_weights_go_the_long_way(value):
+@pytest.mark.parametrize("method", ["auto", "direct"])
+def test_infinite_weights_go_the_long_way(value, method):
     h = H.copy()
     h[2] = value
     with np.errstate(invalid="ignore"):
-        expected = nconv.convolve(X, h)
-        nconv.convolve(X, H)
-        np.testing.assert_array_equal(nconv.convolve(X, h), expected)
+        expected = nconv.convolve(X, h, method=method)
+        nconv.convolve(X, H, method=method)
+        np.testing.assert_array_equal(nconv.convolve(X, h, method=method), expected)
     assert np.isfinite(expected[:2]).all() and not np.isfinite(expected[2:-4]).any()
 
 
@@ -136,6 +145,28 @@ def test_limits_come_before_shortcuts():
             nconv.convolve(X, H)
     finally:
         nconv.set_workspace_limit(None)
+
+
+def test_an_outer_product_is_seen_among_windows_that_are_none(monkeypatch):
+    image, window, taps = RNG.standard_normal((200, 300)), RNG.standard_normal((31, 31)), np.hanning(33)[1:-1]
+    nconv.convolve(image, window, "same")
+    run, ran = separable.run, []
+    monkeypatch.setattr(separable, "run", lambda *arguments: ran.append(run(*arguments)))
+    nconv.convolve(image, window, "same")
+    assert not ran
+    nconv.convolve(image, np.outer(taps, taps), "same")
+    assert ran
+
+
+@pytest.mark.parametrize("method", ["auto", "direct"])
+def test_no_array_is_kept(method):
+    x, h = X.copy(), H.copy()
+    nconv.convolve(x, h, method=method)
+    assert any(shortcuts._known.values())
+    gone = [weakref.ref(array) for array in (x, h)]
+    del x, h
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
 
 
 def test_a_plan_keeps_the_weight_that_it_was_given():

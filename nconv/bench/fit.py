@@ -1,64 +1,66 @@
 """The rates with which the cost models err least on measured times: how the defaults in `machine.py` are found.
 
-A probe of `nconv.calibrate` shows one rate on one problem in a few seconds. Here hundreds of problems of all families
-are weighed together, which takes minutes, once for a family of processors:
+A probe of `nconv.calibrate` scales an algorithm's rates on one problem in a second. Here hundreds of problems of all
+families are weighed together, once for a family of processors:
 ``python -m nconv.bench.regret --seed 1 --count 400 --json times.json --fit``.
+
+A cost is a sum of counts times rates, so this is a problem of least squares, with rates that are not negative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from .. import registry
+from .. import choice, registry, threads
 from ..machine import Machine, machine
 from ..problem import ConvProblem
 
-_CLOSE = 0.3                   # errors of logarithms beyond which a time counts by its distance, not by the square
-_SWEEPS = 4
+_CLOSE = 0.15                  # relative errors beyond which a time counts by its distance, not by the square
+_ROUNDS = 20
+_FAITH = 0.1                   # in a rate as it is, beside what one time at the best method's says
 
 
 def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem]) -> dict[str, float]:
     """Rates, as `Machine.rates` names them, that bring the estimates closest to the times of `regret.measure`.
 
-    Each problem weighs the same, and a method the more the nearer its time is to the best one's: far from it the
-    estimate decides nothing. A rate that no time depends on stays as it is.
+    Errors are relative. Each problem weighs the same, and a method the more the nearer its time is to the best one's:
+    far from it the estimate decides nothing. A rate that no time depends on stays as it is; the memory's is the
+    machine's own.
     """
-    samples = [sample for record in records for sample in _samples(record, described(record))]
-    found = machine()
-    for step in np.geomspace(1.3, 1.03, _SWEEPS):
-        for rate in found.rates():
-            found = _better(found, rate, float(step), samples)
-    return found.rates()
+    from scipy.optimize import nnls
+
+    known = machine()
+    samples = list(_samples(records, described, known))
+    names = sorted({name for counts, _, _ in samples for name in counts})
+    counted = np.array([[counts.get(name, 0) for name in names] for counts, _, _ in samples], float)
+    seconds = np.array([s - counts.get("byte", 0) / known.bandwidth for counts, s, _ in samples])
+    importance = np.array([near for _, _, near in samples])
+    before = np.array([known.price(name) for name in names])
+    counted[:, names.index("byte")] = 0
+    weights = importance
+    for _ in range(_ROUNDS):
+        scale = weights / seconds
+        found, _ = nnls(np.vstack([counted * before * scale[:, None], _FAITH * np.eye(len(names))]),
+                        np.concatenate([seconds * scale, np.full(len(names), _FAITH)]))
+        errors = np.abs(counted @ (before * found) / seconds - 1)
+        weights = importance * np.sqrt(np.minimum(1, _CLOSE / np.maximum(errors, _CLOSE)))
+    return {_rate_of(name): value for name, value in zip(names, before * found, strict=True) if name != "byte"}
 
 
-def _samples(record: dict[str, Any], problem: ConvProblem) -> list[tuple]:
-    """(weight, seconds, algorithm, the problem on one thread and on all) of each method."""
-    best = min(record["seconds"].values())
-    shared = problem.with_threads(record["threads"])
-    return [((best / seconds) ** 2, seconds, algorithm, problem, shared) for algorithm in registry.algorithms()
-            if (seconds := record["seconds"].get(algorithm.NAME))]
+def _samples(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem],
+             known: Machine) -> Iterator[tuple[dict[str, float], float, float]]:
+    """(counts, seconds, best method's seconds over these) of each method."""
+    for record in records:
+        best = min(record["seconds"].values())
+        for algorithm in registry.algorithms():
+            if seconds := record["seconds"].get(algorithm.NAME):
+                with threads.limited(record["threads"]):
+                    problem = choice.decide(described(record), algorithm.NAME).problem
+                yield algorithm.counts(problem, known), seconds, best / seconds
 
 
-def _error(rates: Machine, samples: list[tuple]) -> float:
-    """Weighted sum of the errors of the logarithms, as Huber counts them."""
-    total = 0.0
-    for weight, seconds, algorithm, serial, shared in samples:
-        off = abs(np.log(min(algorithm.cost(serial, rates), algorithm.cost(shared, rates)) / seconds))
-        total += weight * (off**2 / 2 if off < _CLOSE else _CLOSE * (off - _CLOSE / 2))
-    return total
-
-
-def _better(known: Machine, rate: str, step: float, samples: list[tuple]) -> Machine:
-    """Rates with this one moved by `step` up or down as long as that lessens the error."""
-    error = _error(known, samples)
-    for factor in step, 1 / step:
-        while True:
-            moved = known.with_rates({rate: known.rates()[rate] * factor})
-            other = _error(moved, samples)
-            if other >= error:
-                break
-            known, error = moved, other
-    return known
+def _rate_of(name: str) -> str:
+    return {"call": "call", "start": "parallel_start"}.get(name, f"work.{name}")

@@ -296,7 +296,9 @@ def _copy_vectors(target, t, source, s, count):
     while i + lanes <= count:
         vstore(target, t + i, vload(source, s + i))
         i += lanes
-    if i < count:
+    if i < count and count >= lanes:                   # once more some of what is there: stores of some lanes are slow
+        vstore(target, t + count - lanes, vload(source, s + count - lanes))
+    elif i < count:
         copy_first(target, t + i, source, s + i, count - i)
 
 

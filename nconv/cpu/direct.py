@@ -31,7 +31,6 @@ NAME = "direct"
 SUPPORTS = "every problem, every dtype; integers exactly"
 REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
 _BUFFER_BYTES = 384 * 1024     # of one thread's gathered tile: with the weights it should stay in the L2 cache
-_CHANNELS, _FILTER, _SINGLE = "direct", "direct_filter", "direct_single"     # what a register tile's rows are
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -40,31 +39,45 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
-    """The multiplications alone, and each input element gathered once, without threads; the direct method's error."""
-    p = problem
-    kind, waste = _FILTER, 1.0
-    if not _filters(p):
-        rows = p.K * parts(p)
-        M = len(register_tile(rows)[0])
-        kind, waste = _CHANNELS if M > 1 else _SINGLE, round_up(rows, M) / rows
-    multiplied = 2 * p.macs * parts(p) ** 2 * waste / (machine.flops(p.engine) * machine.efficiency[kind])
-    moved = p.N * p.groups * p.positions * p.engine.itemsize * (p.C / machine.gather_rate + p.K / machine.bandwidth)
-    return multiplied + moved + machine.call, 1.0
+    """The multiplications alone, without threads; the direct method's error."""
+    rows = problem.K * parts(problem)
+    M = 1 if _filters(problem) else len(register_tile(rows)[0])
+    kind = "filters" if _filters(problem) else "channels" if M > 1 else "single"
+    return machine.seconds({"call": 1, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
+
+
+def _products(problem: ConvProblem, machine, M: int) -> float:
+    """Seconds that the multiplications would take at the peak, with those of rows beyond the last output channel."""
+    rows = problem.K * parts(problem)
+    return 2 * problem.macs * parts(problem) ** 2 * round_up(rows, M) / rows / machine.flops(problem.engine)
 
 
 def cost(problem: ConvProblem, machine) -> float:
-    """Multiplications at the register tile's rate, the gathering of tiles and the store of the output."""
-    choice = _choose(problem)
-    rows = problem.K * parts(problem)
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """Multiplications, register tiles, what is gathered for them in rows and bytes, and the weight's packing."""
+    p, choice = problem, _choose(problem)
+    rows = p.K * parts(p)
     M = 1 if choice.filters else len(choice.rows)
-    flops = 2 * problem.macs * parts(problem) ** 2 * round_up(rows, M) / rows * choice.waste
-    kind = _FILTER if choice.filters else _CHANNELS if M > 1 else _SINGLE
-    rate = machine.flops(problem.engine) * machine.efficiency[kind]
-    gathered = choice.gathered * real_dtype(problem).itemsize
-    stored = product(problem.out_shape) * problem.engine.itemsize
-    threads = min(problem.threads, choice.items)
-    seconds = flops / rate + gathered / machine.gather_rate + stored / machine.bandwidth
-    return seconds / threads + machine.call + (machine.parallel_start if threads > 1 else 0)
+    vector = len(choice.columns) * simd.lanes(real_dtype(p))
+    threads = min(p.threads, choice.items)
+    lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], choice.tile[-1])
+    across = ceil_div(choice.tile[-1], vector)
+    if choice.filters:
+        kind, tiles = "filters", lines / len(choice.rows) * across
+    else:
+        kind = "channels" if M > 1 else "single"
+        tiles = lines * across * ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
+    stored = machine.streamed(product(p.out_shape) * p.engine.itemsize)
+    return {"call": 1, "start": threads > 1,
+            f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
+            "direct.tiles_filters" if choice.filters else "direct.tiles": tiles / threads,
+            "direct.rows": choice.gathered / choice.extents[-1] / threads,
+            "direct.gathered": choice.gathered * real_dtype(p).itemsize / threads,
+            "direct.weights": product(p.weight_shape), "byte": stored / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

@@ -41,31 +41,37 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
-    """The multiplications alone, and each input element gathered once, without threads; the direct method's error."""
+    """The multiplications of whole vectors of output channels, without threads; the direct method's error."""
     p = problem
     channels = round_up(p.K * parts(p), simd.lanes(real_dtype(p)))
-    multiplied = 2 * p.N * p.groups * channels * p.positions * p.taps * parts(p) / (
-        machine.flops(p.engine) * machine.efficiency["im2col"])
-    moved = p.N * p.groups * p.positions * p.engine.itemsize * (p.C / machine.gather_rate + p.K / machine.bandwidth)
-    return multiplied + moved + machine.call, 1.0
+    products = 2 * p.N * p.groups * p.positions * p.taps * parts(p) * channels / machine.flops(p.engine)
+    return machine.seconds({"call": 1, "im2col.products": products}), 1.0
 
 
 def cost(problem: ConvProblem, machine) -> float:
-    """Multiplications at the register tile's rate, packing the weight, gathering tiles, storing the output."""
-    choice = _choose(problem)
-    itemsize = real_dtype(problem).itemsize
-    taps = problem.taps * parts(problem)
-    channels = round_up(problem.K * parts(problem), choice.vector) * problem.groups
-    positions = product(map(ceil_div, (problem.N, *problem.out), choice.tile)) * product(choice.tile)
-    flops = 2 * channels * positions * taps
-    rate = machine.flops(problem.engine) * machine.efficiency["im2col"]
-    gathered = choice.items * choice.gathered * itemsize
-    panels = channels * taps * itemsize
-    packed = 0 if problem.reused else panels if choice.packs else 2 * panels
-    stored = product(problem.out_shape) * problem.engine.itemsize
-    threads = min(problem.threads, choice.items)
-    seconds = (flops / rate + gathered / machine.gather_rate + (packed + stored) / machine.bandwidth) / threads
-    return seconds + machine.call + (machine.parallel_start if threads > 1 else 0)
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """Multiplications, register tiles, what is gathered for them in rows and bytes, and the weight's packing."""
+    p, choice = problem, _choose(problem)
+    itemsize, taps = real_dtype(p).itemsize, p.taps * parts(p)
+    channels = round_up(p.K * parts(p), choice.vector) * p.groups
+    tiles = product(map(ceil_div, (p.N, *p.out), choice.tile))
+    rows = tiles * ceil_div(product(choice.tile), len(choice.rows)) * channels // choice.vector     # register tiles
+    threads = min(p.threads, choice.items)
+    # One vector of channels loads an address for each product.
+    kind = "im2col.products_lone" if len(choice.columns) == 1 else "im2col.products"
+    products = 2 * rows * len(choice.rows) * choice.vector * taps / machine.flops(p.engine)
+    lines = 0 if _in_place(p) else choice.items * choice.gathered / choice.extents[-1]
+    panels = 0 if p.reused else channels * taps * itemsize
+    return {"call": 1, "start": threads > 1, kind: products / threads,
+            "im2col.tiles": rows * ceil_div(p.C * parts(p), choice.chunk) / threads, "im2col.rows": lines / threads,
+            "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
+            "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
+            "im2col.panels": panels / threads if choice.packs else 0, "im2col.packed": 0 if choice.packs else panels,
+            "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -150,6 +156,12 @@ def _choose(problem: ConvProblem) -> _Choice:
                    pieces * channel_parts, images * channels * volume)
 
 
+def _in_place(problem: ConvProblem) -> bool:
+    """Whether the input serves as the buffer: windows of one element, nothing around it."""
+    p = problem
+    return product(p.kernel) == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
+
+
 def _jump(stride: int, taps: int) -> int:
     """Positions from one output to the next in the buffer, which has no others where a window is one element wide."""
     return 1 if taps == 1 else stride
@@ -195,14 +207,13 @@ def _lay_out(problem: ConvProblem) -> PatchLayout:
     for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
         offsets = (offsets[:, None] + np.arange(k) * d * stride).ravel()
     window = product(p.kernel)
-    in_place = window == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
     jumps = list(map(_jump, p.stride, p.kernel))
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     return PatchLayout(
         groups=p.groups, channels=p.C * parts(p), out_channels=p.K * parts(p), parts=parts(p), window=window,
         chunk=choice.chunk, channel_parts=choice.channel_parts, group=choice.group, positions=product(choice.tile),
         rows=choice.tile[0] * product(choice.extents[:-1]), image_stride=choice.image_stride,
-        channel_stride=choice.channel_stride, pixels=int(p.channels_last), in_place=int(in_place),
+        channel_stride=choice.channel_stride, pixels=int(p.channels_last), in_place=int(_in_place(p)),
         packs=int(choice.packs), buffer_size=choice.buffer_size, sums_size=choice.sums_size, out=vec((p.N, *p.out)),
         tile=vec(choice.tile), stride=vec(p.stride), reach=vec(list(map(span, p.kernel, p.dilation))),
         steps=vec([s // jump for s, jump in zip(p.stride, jumps, strict=True)]), strides=vec(strides),

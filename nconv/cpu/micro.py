@@ -59,13 +59,26 @@ class _Tile:
                 for n, target in self.targets.items():
                     store_vector(builder, sums[n], target, self.align)
             with partly:
-                align = ir.Constant(ir.IntType(32), self.align)
-                masks = list(self._masks())
-                for i in range(self.rows):
-                    with builder.if_then(builder.icmp_signed("<", _const(i), self.height)):
-                        for j in range(self.columns):
-                            pointer = builder.bitcast(self.targets[i, j], self.type.as_pointer())
-                            masked(builder, "store", self.vec, [sums[i, j], pointer, align, masks[j]], ir.VoidType())
+                for j, mask in enumerate(self._masks()):
+                    whole = builder.icmp_signed(">=", self.width, _const((j + 1) * self.vec.n))
+                    with builder.if_else(whole) as (all_lanes, some_lanes):
+                        with all_lanes:
+                            self._store_column(sums, j, None)
+                        with some_lanes:            # which AVX2 writes slowly: only where the row ends
+                            with builder.if_then(builder.icmp_signed(">", self.width, _const(j * self.vec.n))):
+                                self._store_column(sums, j, mask)
+
+    def _store_column(self, sums, j, mask):
+        """Write the wanted rows of a column, or those lanes of them that the mask names."""
+        builder = self.builder
+        align = ir.Constant(ir.IntType(32), self.align)
+        for i in range(self.rows):
+            with builder.if_then(builder.icmp_signed("<", _const(i), self.height)):
+                if mask is None:
+                    store_vector(builder, sums[i, j], self.targets[i, j], self.align)
+                else:
+                    pointer = builder.bitcast(self.targets[i, j], self.type.as_pointer())
+                    masked(builder, "store", self.vec, [sums[i, j], pointer, align, mask], ir.VoidType())
 
 
 def _start(builder, add, fresh, so_far):

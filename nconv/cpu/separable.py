@@ -55,14 +55,18 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def cost(problem: ConvProblem, machine) -> float:
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """The passes' multiplications, the gathering of tiles with what they share, and the store of the output."""
     choice = _choose(problem)
-    rate = machine.flops(problem.engine) * machine.efficiency["separable"]
-    moved = choice.gathered * problem.engine.itemsize / machine.gather_rate
-    stored = product(problem.out_shape) * problem.engine.itemsize / machine.bandwidth
     threads = min(problem.threads, choice.items)
-    seconds = 2 * choice.macs * parts(problem) ** 2 / rate + moved + stored
-    return seconds / threads + machine.call + (machine.parallel_start if threads > 1 else 0)
+    return {"call": 1, "start": threads > 1,
+            "separable.products": 2 * choice.macs * parts(problem) ** 2 / machine.flops(problem.engine) / threads,
+            "separable.gathered": choice.gathered * problem.engine.itemsize / threads,
+            "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

@@ -35,6 +35,7 @@ REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead 
 _LARGEST = 1 << 15             # elements of one table
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
+_CALL = 0.18                   # what a call by the shortcut takes of others
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -53,15 +54,23 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
 
 
 def cost(problem: ConvProblem, machine) -> float:
-    """One call, the elements moved one by one, and the sums with those that are thrown away."""
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """One call without preparation, the elements moved one by one, and the sums with those that are thrown away."""
     extents = _extents(problem)
     rows, vectors = _shape(problem)
-    summed = round_up(extents.length, vectors * simd.lanes(problem.engine)) * extents.taps
-    flops = 2 * problem.N * problem.groups * round_up(problem.K, rows) * summed
-    moved = problem.N * problem.groups * (extents.elements + problem.K * problem.positions) + (
-        problem.groups * _weights(problem))
-    return machine.small_call + moved * machine.small_move + flops / (
-        machine.flops(problem.engine) * machine.efficiency["small"])
+    tile = vectors * simd.lanes(problem.engine)
+    images = problem.N * problem.groups
+    tiles = images * ceil_div(problem.K, rows) * ceil_div(extents.length, tile)
+    kind = "one" if rows == 1 else "many"
+    return {"call": _CALL, "small.elements": images * extents.elements,
+            "small.weights": problem.groups * _weights(problem),
+            "small.rows": images * problem.K * problem.positions / problem.out[-1],
+            f"small.products_{kind}": 2 * tiles * rows * tile * extents.taps / machine.flops(problem.engine),
+            f"small.tiles_{kind}": tiles}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

@@ -32,6 +32,11 @@ def cost(problem: ConvProblem, machine) -> float:
     return choice.seconds(choice.choose(problem, _TILES), problem, machine)
 
 
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """The pieces of work that make up the cost."""
+    return choice.counts(choice.choose(problem, _TILES), problem, machine)
+
+
 def workspace(problem: ConvProblem, machine) -> int:
     """The transformed weight and each thread's block."""
     return choice.bytes_needed(problem, _TILES)

@@ -31,7 +31,8 @@ REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (
              "Multidigit multiplication for mathematicians (transforms that split rings, real numbers in t^n = i)")
 _LARGEST = 1 << 24             # points of one block
 _KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the same kernel
-# What else costs as much as operations of a pass:
+_CALLS = 2.4                   # that a call with its transforms of kernels is worth
+# For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
 _BYTE = 4                      # gathering or storing a byte
 _ROW = 8000                    # beginning a row, which lies in another page
@@ -56,27 +57,34 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
     points = product(_least_shape(p))
     # However the blocks are cut, together they hold the outputs and what the window reaches beyond them.
     extents = [n + max(w, 1) - 1 for n, w in zip(_dense(p), map(span, p.kernel, p.dilation), strict=True)]
-    rows = product(extents[:-1])
-    channels, levels = p.C + p.K, 5 * (log2(points) + _LEAF_LEVELS)
-    blocks_work = channels * (levels + 2 * real_dtype(p).itemsize * _BYTE) + 8 * p.C * p.K
-    work = p.N * p.groups * rows * (extents[-1] / _halves(p) * blocks_work + channels * _ROW * (p.rank > 1))
-    if not p.reused:
-        work += p.groups * p.K * p.C * points * levels
-    return work / (machine.flops(p.engine) * machine.efficiency["fft"]) + 3 * machine.call, _error(points)
+    samples = p.N * p.groups * product(extents) / _halves(p) * (p.C + p.K)
+    windows = 0 if p.reused else p.groups * p.K * p.C * points
+    per_point = 5 * log2(points) / machine.flops(p.engine)
+    counted = {"call": _CALLS, "fft.points": samples * per_point, "fft.kernels": windows * per_point}
+    return machine.seconds(counted), _error(points)
 
 
 def cost(problem: ConvProblem, machine) -> float:
-    """Transforms, products of spectra and the movement of blocks, as operations; input and output once as bytes."""
-    choice = _choose(problem)
-    threads = min(problem.threads, choice.items)
-    rate = machine.flops(problem.engine) * machine.efficiency["fft"]
-    stored = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
-    spectra = problem.K * problem.C * choice.stored * real_dtype(problem).itemsize
-    if spectra > machine.l2:                            # every block reads all spectra of its group anew
-        stored += choice.items * spectra
-    weights = 0 if problem.reused else choice.weight_work / rate
-    return (weights + (choice.work / rate + stored / machine.bandwidth) / threads
-            + 3 * machine.call + (machine.parallel_start if threads > 1 else 0))
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """Transforms of blocks and kernels by their operations, rows of blocks, products of spectra."""
+    p, choice = problem, _choose(problem)
+    threads = min(p.threads, choice.items)
+    points, channels = product(choice.shape), p.C + p.K
+    peak = machine.flops(p.engine)
+    one = 5 * points * log2(points) / peak
+    blocks_rows = 0 if p.rank == 1 else points // choice.shape[-1] * _halves(p)
+    windows = 0 if p.reused else p.groups * p.K * p.C
+    spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
+    streamed = machine.streamed(product(p.out_shape) * p.engine.itemsize) + choice.items * machine.streamed(spectra)
+    return {"call": 1 if p.reused else _CALLS, "start": threads > 1,
+            "fft.points": choice.items * channels * one / threads,
+            "fft.blocks": choice.items / threads, "fft.rows": choice.items * channels * blocks_rows / threads,
+            "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads, "fft.kernels": windows * one,
+            "fft.weights": product(p.weight_shape), "byte": streamed / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -127,8 +135,6 @@ class _Choice(NamedTuple):
     grid: tuple[int, ...]        # blocks per axis
     stored: int                  # numbers that a block takes in memory, whole squares of vectors
     items: int
-    work: float                  # operations that all blocks are worth
-    weight_work: float           # and the transforms of the kernels
 
 
 class _Length(NamedTuple):
@@ -176,21 +182,21 @@ def _choose(problem: ConvProblem) -> _Choice:
             items *= count
             levels += more
         if points > _LARGEST:
-            return (inf,) * 3
+            return inf
         size = points * 2 * itemsize
         slow = 1.0 if size < 1 << 19 else 1.2 if size < 1 << 22 else 1.6      # out of the second and the third cache
         one = 5 * points * levels * slow
         rows = 1 if lone else points // n * halves
         work = items * (channels * (one + size * _BYTE + rows * _ROW) + products * points)
         rounds = -(-items // threads) * threads / items         # the last round of blocks leaves threads idle
-        return work * rounds + kernels * one, work, one
+        return work * rounds + kernels * one
 
     byte, rows = 2 * itemsize * _BYTE, [0] * (p.rank - 1) + [_ROW if lone else _ROW * halves]
     alone = [[count * (n * (5 * (levels + 2 * _LEAF_LEVELS) + byte) + row) for n, _, count, levels in axis]
              for axis, row in zip(axes, rows, strict=True)]
     at = [prices.index(min(prices)) for prices in alone]
     best = worth(at)
-    if best[0] == inf:                                  # the shortest is known to be short enough
+    if best == inf:                                  # the shortest is known to be short enough
         at = [0] * p.rank
         best = worth(at)
     moved = True
@@ -200,15 +206,14 @@ def _choose(problem: ConvProblem) -> _Choice:
             for step in (-1, 1):
                 while 0 <= at[a] + step < len(axis):
                     other = worth([*at[:a], at[a] + step, *at[a + 1:]])
-                    if other[0] >= best[0]:
+                    if other >= best:
                         break
                     at[a] += step
                     best, moved = other, not lone
     lengths = [axis[i] for axis, i in zip(axes, at, strict=True)]
     shape, valid, grid = (tuple(length[i] for length in lengths) for i in range(3))
     L = lanes(real_dtype(p))
-    return _Choice(shape, valid, grid, 2 * round_up(product(shape), L * L), images * product(grid), best[1],
-                   p.groups * p.K * p.C * best[2])
+    return _Choice(shape, valid, grid, 2 * round_up(product(shape), L * L), images * product(grid))
 
 
 @lru_cache(maxsize=256)

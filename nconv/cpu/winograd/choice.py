@@ -20,6 +20,7 @@ from .tiles import TileLayout, winograd_tile_kernel, winograd_weight_kernel
 
 _CHUNK = 64                    # channels summed in registers: bounds the weight panel and, more so, the rounding
 _MOST_TILES = 48               # of a block
+_CALLS = 1.3                   # that a call with its transforms of weights is worth
 _BLOCK_BYTES = 3 << 19         # of one thread's transformed tiles
 _ERROR = {4: (1.6, 1.6, 1.6), 6: (4.0, 5.5, 7.5), 8: (14.0, 32.0, 150.0)}
 """Largest error over the direct method's of tiles of so many elements in one, two, three axes; docs/winograd.rst."""
@@ -158,10 +159,8 @@ def least(problem: ConvProblem, machine, family: Tiles) -> tuple[float, float]:
     C, K = (round_up(channels * parts(p), simd.lanes(real)) for channels in (p.C, p.K))
     extents = [_extent(_most(r, family), r, o, family.extents[-1]) for r, o in zip(p.kernel, p.out, strict=True)]
     elements = p.N * p.groups * product(map(_elements, p.out, p.kernel, extents))
-    products = 2 * elements * p.C * parts(p) * K / (machine.flops(p.engine) * machine.efficiency["winograd"])
-    transformed = elements * p.rank * 2 * real.itemsize * (C + K) / machine.register_rate
-    moved = p.N * p.groups * p.positions * real.itemsize * (C / machine.gather_rate + p.K / machine.bandwidth)
-    return products + transformed + moved + 2 * machine.call, _ERROR[min(family.own, max(extents))][0]
+    products = 2 * elements * p.C * parts(p) * K / machine.flops(p.engine)
+    return machine.seconds({"call": _CALLS, "winograd.products": products}), _ERROR[min(family.own, max(extents))][0]
 
 
 def _most(taps: int, family: Tiles) -> int:
@@ -175,28 +174,28 @@ def _elements(out: int, taps: int, extent: int) -> float:
 
 
 def seconds(choice: _Choice, problem: ConvProblem, machine) -> float:
-    """Products, transforms of tiles and weights, gathering and storing."""
+    """What `counts` says, at the machine's rates, which all families share."""
+    return machine.seconds(counts(choice, problem, machine))
+
+
+def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
+    """Products, transforms of tiles and weights, what is gathered in rows and bytes, weights that are loaded."""
     itemsize = real_dtype(problem).itemsize
     threads = min(problem.threads, choice.items)
-    axes = problem.rank
     share = ceil_div(choice.items, threads)            # pieces of work of one thread
+    tiles = share * choice.count
     k_blocks = ceil_div(choice.blocks, choice.channel_parts)
-    products = 2 * share * k_blocks * choice.elements * choice.padded * choice.channels * choice.vector / (
-        machine.flops(problem.engine) * machine.efficiency["winograd"])
+    products = 2 * share * k_blocks * choice.elements * choice.padded * choice.channels * choice.vector
     panel = choice.elements * choice.channels * choice.vector * itemsize
-    weight = problem.groups * choice.blocks * panel
-    loaded = share * k_blocks * panel / (machine.cache_rate if weight < machine.l3 else machine.bandwidth)
-    pixels = product(choice.extent[:-1]) * choice.valid[-1]       # gathered for one tile
-    per_tile = choice.elements * axes * 2 * itemsize * (
-        choice.x_row + k_blocks * choice.vector)       # each element is loaded and stored by each axis's transform
-    transformed = share * choice.count * per_tile / machine.register_rate
-    gathered = share * choice.count * pixels * choice.x_row * itemsize / machine.gather_rate
-    stored = product(problem.out_shape) * problem.engine.itemsize / machine.bandwidth / threads
-    # Windows are read and packed, the panels read, the elements fetched and written: thrice the bytes of the last.
-    prepared = 0 if problem.reused else 2 * machine.call + weight * (
-        3 / machine.bandwidth + axes * 2 / machine.register_rate) / problem.threads
-    return max(products, loaded) + transformed + gathered + stored + prepared + 2 * machine.call + (
-        2 * machine.parallel_start if threads > 1 else 0)
+    pixels = product(choice.extent[:-1]) * choice.x_row           # gathered for one position of the last axis
+    axes = sum(n > 1 for n in choice.extent)
+    return {"call": 1 if problem.reused else _CALLS, "start": 2 * (threads > 1),
+            "winograd.products": products / machine.flops(problem.engine), "winograd.loaded": share * k_blocks * panel,
+            "winograd.tiles": tiles, "winograd.gathered": tiles * pixels * choice.valid[-1] * itemsize,
+            "winograd.rows": share * pixels * max(choice.count / choice.grid[-1], 1),
+            "winograd.transformed": tiles * choice.elements * axes * 2 * itemsize * k_blocks * choice.vector,
+            "winograd.weights": 0 if problem.reused else problem.groups * choice.blocks * panel,
+            "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize) / threads}
 
 
 def bytes_needed(problem: ConvProblem, family: Tiles) -> int:
