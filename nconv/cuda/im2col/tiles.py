@@ -6,12 +6,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numba
-from numba import int32
+from numba import int32, uint32, uint64
 
 from ..arrays import OUTSIDE
 from ..copies import place as offset_of
 from ..device import block_function, cuda, kernel
-from ..ptx import vload4, vstore4
+from ..ptx import load_where, vload4, vstore4
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
@@ -26,6 +26,7 @@ class PatchLayout(NamedTuple):
     columns: int               # images times positions
     column_blocks: int
     taps: int
+    depth: int                 # channels of a group times parts: the taps of one place of the window
     steps: int
     split_steps: int           # of one block
     split_stride: int          # from one block's sums to the next one's
@@ -39,10 +40,10 @@ class PatchLayout(NamedTuple):
     map1: int
     map2: int
     out_parts: int
-    window: int                # taps of one channel
     x_start: int
     x_batch: int
     x_group: int
+    x_channel: int
     out_start: int
     out_batch: int
     out_channel: int
@@ -51,12 +52,14 @@ class PatchLayout(NamedTuple):
     out_stride1: int
     out_stride2: int
     bias_size: int
+    quads: int                 # whether four neighbouring columns can be written at once
 
 
 @kernel
 def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width, together):
     """packed [groups, blocks, taps / together, width, together] = weight [groups K, C, window] in real numbers.
 
+    Taps come in the order [window, C, parts]: a step's taps of one place of the window differ in their channel alone.
     A complex weight becomes [[re, -im], [im, re]] over (output part, input part); beyond rows and taps stands 0.
     Parallel over the elements. Race-free because each is written by one thread.
     """
@@ -65,14 +68,14 @@ def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, bl
         row = word // width // (taps // together) % blocks * width + word % width
         g = i // width // taps // blocks
         tap = word // width % (taps // together) * together + i % together
-        c = tap // window // parts
+        place, c = tap // parts // channels, tap // parts % channels
         packed[i] = 0
-        if row < out_channels * parts and c < channels:
-            at = ((g * out_channels + row // parts) * channels + c) * window + tap % window
+        if row < out_channels * parts and place < window:
+            at = ((g * out_channels + row // parts) * channels + c) * window + place
             if parts == 1:
                 packed[i] = weight[at]
             else:
-                out_part, part = row % 2, tap // window % 2
+                out_part, part = row % 2, tap % 2
                 value = weight[2 * at + (out_part + part) % 2]
                 packed[i] = -value if out_part < part else value
 
@@ -88,18 +91,27 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
         out[out_start + offset_of(layout, rank, 1, i)] = total
 
 
-def gatherer(dtype):
-    """The block function that finds one element of the patches."""
-    @block_function
-    def gather(layout, x, maps, taps, fill, t, base, at0, at1, at2, inside):
-        """Element (tap t, this thread's position) of the patches; 0 beyond the last tap or position."""
-        if t >= layout.taps or not inside:
-            return dtype(0)
-        at = base + taps[4 * t] + maps[at0 + taps[4 * t + 1]] + maps[at1 + taps[4 * t + 2]]
-        at += maps[at2 + taps[4 * t + 3]]
-        return dtype(x[at]) if at > BEYOND else fill[t // layout.window % fill.size]
+@block_function
+def spot(maps, taps, entry, base, at0, at1, at2):
+    """Where a tap of this thread's position lies in memory; below BEYOND: nowhere."""
+    offset, window0, window1, window2 = vload4(taps, 4 * entry)
+    return base + offset + (maps[uint32(at0 + window0)] + maps[uint32(at1 + window1)] + maps[uint32(at2 + window2)])
 
-    return gather
+
+def gatherer(dtype):
+    """The block functions for one type: what stands outside the input, and one element of the patches."""
+    @block_function
+    def edge(layout, fill, t):
+        """What tap t finds outside the input; beyond the last tap 0, for there an infinite fill must add nothing."""
+        return fill[t & (fill.size - 1)] if t < layout.taps else dtype(0)
+
+    @block_function
+    def gather(x, at, fill, outside):
+        """The element at the address `at`."""
+        value = dtype(load_where(x, at, at > BEYOND, fill))
+        return value if at > BEYOND else outside
+
+    return edge, gather
 
 
 @block_function
@@ -126,11 +138,16 @@ def place(layout, row_place, row_bias, column_place, bias, g, split, row0, colum
 
 
 @cache
-def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int):
-    """The kernel for one type: a block's tile is BM x BN, a thread's TM x TM."""
+def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int):
+    """The kernel for one type: a block's tile is BM x BN, a thread's TM x TM.
+
+    `steady`: all taps of a step lie at one place of the window, in neighbouring channels, so that a thread finds its
+    elements from one address.
+    """
     dtype = getattr(numba, dtype_name)
-    gather = gatherer(dtype)
+    edge, gather = gatherer(dtype)
     BK = TAPS
+    threads = BM * BN // TM ** 2
     QUADS = TM // 4                                    # a thread's rows are so many runs of four
     TX = BN // TM                                      # threads side by side
     RUN_M, RUN_N = BM // QUADS, BN // QUADS            # from one run to the next
@@ -140,13 +157,44 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
     PANEL = 4 * PANELS
     SHARED_M, SHARED_N = 2 * BK * BM, 2 * BK * BN
 
+    @block_function
+    def multiply(rows_shared, at_row, columns_shared, at_column, sums):
+        """Add the products of one tap."""
+        a = cuda.local.array(TM, dtype)
+        b = cuda.local.array(TM, dtype)
+        for l in range(QUADS):
+            quad = vload4(rows_shared, uint32(at_row + l * RUN_M))
+            other = vload4(columns_shared, uint32(at_column + l * RUN_N))
+            for i in range(4):
+                a[4 * l + i] = quad[i]
+                b[4 * l + i] = other[i]
+        for i in range(TM):
+            for j in range(TM):
+                sums[i, j] += a[i] * b[j]
+
+    @block_function
+    def fetch(layout, x, maps, taps, fill, step, tap, base, safe, at0, at1, at2, values):
+        """This thread's elements of a step; no branch, so that all loads are on their way at once."""
+        if steady:
+            at = spot(maps, taps, step, base, at0, at1, at2)
+            inside = at > BEYOND
+            at = at if inside else safe + taps[uint32(4 * step)]
+            for l in range(LOADS):
+                value = dtype(x[uint64(at + l * EVERY * layout.x_channel)])
+                values[l] = value if inside else fill[0]
+        else:
+            for l in range(LOADS):
+                t = tap + l * EVERY
+                values[l] = gather(x, spot(maps, taps, t, base, at0, at1, at2), fill, edge(layout, fill, t))
+
     @kernel
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns], one tile a block, double-buffered in shared memory.
 
-        Shapes: x (N, groups C, parts, D, H, W) and out (N, groups K, parts, *out) by strides; taps [taps, 4]; weight
-        [groups, row blocks, taps, BM]. Parallel over (groups, row blocks, column blocks). Race-free because each output
-        is one thread's, and a step is written to the half of shared memory that nobody reads before the next barrier.
+        Shapes: x (N, groups C, parts, D, H, W) and out (N, groups K, parts, *out) by strides; taps [taps or steps, 4];
+        weight [groups, row blocks, taps, BM]. Parallel over (groups, row blocks, column blocks). Race-free because each
+        output is one thread's, and a step is written to the half of shared memory that nobody reads before the next
+        barrier.
         """
         rows_shared = cuda.shared.array(SHARED_M, dtype)
         columns_shared = cuda.shared.array(SHARED_N, dtype)
@@ -154,8 +202,6 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
         row_bias = cuda.shared.array(BM, dtype)
         column_place = cuda.shared.array(BN, numba.int64)
         sums = cuda.local.array((TM, TM), dtype)
-        a = cuda.local.array(TM, dtype)
-        b = cuda.local.array(TM, dtype)
         next_column = cuda.local.array(LOADS, dtype)
         next_row = cuda.local.array(PANEL, dtype)
         thread = cuda.threadIdx.x
@@ -176,15 +222,21 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
         at2 = int32(layout.map2 + q % layout.out2 * layout.stride2)
         at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
         at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
-        first_tap = int32(thread // BN + first_step * BK)
+        tap = int32(thread // BN + first_step * BK)
+        safe = layout.x_start + g * layout.x_group
+        if steady:                                     # from here on the thread's first channel
+            base += thread // BN * layout.x_channel
+            safe += thread // BN * layout.x_channel
+        if not inside:
+            base = OUTSIDE
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(TM):
             for j in range(TM):
                 sums[i, j] = 0
 
+        fetch(layout, x, maps, taps, fill, first_step, tap, base, safe, at0, at1, at2, next_column)
         for l in range(LOADS):
-            columns_shared[(thread // BN + l * EVERY) * BN + thread % BN] = gather(
-                layout, x, maps, taps, fill, first_tap + l * EVERY, base, at0, at1, at2, inside)
+            columns_shared[uint32(thread + l * threads)] = next_column[l]
         for l in range(PANELS):
             at = (thread + l * threads) * 4
             vstore4(rows_shared, at, vload4(weight, panel + at))
@@ -192,45 +244,55 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
         ty = thread // TX * 4
         tx = thread % TX * 4
         for step in range(steps):
-            half = step % 2
             more = step + 1 < steps
             if more:
                 panel += BK * BM
-                first_tap = int32(first_tap + BK)
-                for l in range(LOADS):
-                    next_column[l] = gather(layout, x, maps, taps, fill, first_tap + l * EVERY, base, at0, at1, at2,
-                                            inside)
+                tap = int32(tap + BK)
+                fetch(layout, x, maps, taps, fill, first_step + step + 1, tap, base, safe, at0, at1, at2, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):
                         next_row[4 * l + i] = quad[i]
-            for t in range(BK):
-                for l in range(QUADS):
-                    quad = vload4(rows_shared, (half * BK + t) * BM + l * RUN_M + ty)
-                    other = vload4(columns_shared, (half * BK + t) * BN + l * RUN_N + tx)
-                    for i in range(4):
-                        a[4 * l + i] = quad[i]
-                        b[4 * l + i] = other[i]
-                for i in range(TM):
-                    for j in range(TM):
-                        sums[i, j] += a[i] * b[j]
+            half = uint32(step & 1)
+            at_row = half * BK * BM + ty
+            at_column = half * BK * BN + tx
+            # One by one, for LLVM unrolls no loop of this size.
+            multiply(rows_shared, at_row, columns_shared, at_column, sums)
+            multiply(rows_shared, at_row + BM, columns_shared, at_column + BN, sums)
+            multiply(rows_shared, at_row + 2 * BM, columns_shared, at_column + 2 * BN, sums)
+            multiply(rows_shared, at_row + 3 * BM, columns_shared, at_column + 3 * BN, sums)
+            multiply(rows_shared, at_row + 4 * BM, columns_shared, at_column + 4 * BN, sums)
+            multiply(rows_shared, at_row + 5 * BM, columns_shared, at_column + 5 * BN, sums)
+            multiply(rows_shared, at_row + 6 * BM, columns_shared, at_column + 6 * BN, sums)
+            multiply(rows_shared, at_row + 7 * BM, columns_shared, at_column + 7 * BN, sums)
             if more:
                 for l in range(LOADS):
-                    columns_shared[((1 - half) * BK + thread // BN + l * EVERY) * BN + thread % BN] = next_column[l]
+                    columns_shared[uint32((1 - half) * BK * BN + thread + l * threads)] = next_column[l]
                 for l in range(PANELS):
-                    vstore4(rows_shared, (1 - half) * BK * BM + (thread + l * threads) * 4,
+                    vstore4(rows_shared, uint32((1 - half) * BK * BM + (thread + l * threads) * 4),
                             (next_row[4 * l], next_row[4 * l + 1], next_row[4 * l + 2], next_row[4 * l + 3]))
             cuda.syncthreads()
 
         place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
               threads)
         cuda.syncthreads()
-        for j in range(TM):
-            to = column_place[j // 4 * RUN_N + tx + j % 4]
-            if to >= 0:
-                for i in range(TM):
-                    row = i // 4 * RUN_M + ty + i % 4
-                    if row_place[row] >= 0:
-                        out[to + row_place[row]] = sums[i, j] + row_bias[row]
+        if layout.quads:
+            for j in range(0, TM, 4):
+                to = column_place[uint32(j // 4 * RUN_N + tx)]
+                if to >= 0:
+                    for i in range(TM):
+                        row = i // 4 * RUN_M + ty + i % 4
+                        if row_place[uint32(row)] >= 0:
+                            add = row_bias[uint32(row)]
+                            vstore4(out, to + row_place[uint32(row)], (sums[i, j] + add, sums[i, j + 1] + add,
+                                                               sums[i, j + 2] + add, sums[i, j + 3] + add))
+        else:
+            for j in range(TM):
+                to = column_place[uint32(j // 4 * RUN_N + tx + j % 4)]
+                if to >= 0:
+                    for i in range(TM):
+                        row = i // 4 * RUN_M + ty + i % 4
+                        if row_place[uint32(row)] >= 0:
+                            out[uint64(to + row_place[uint32(row)])] = sums[i, j] + row_bias[uint32(row)]
 
     return im2col_tile_kernel
