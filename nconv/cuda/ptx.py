@@ -1,7 +1,7 @@
 """Instructions that Numba has no name for, each with a body in plain Python for the simulator.
 
-They are Numba intrinsics, inlined where they are called: loads and stores of 128 bits, a load without a branch, and
-the tensor cores' product.
+They are Numba intrinsics, inlined where they are called: loads and stores that count no index from the end, as Python
+does with a negative one (a comparison and a choice at every access), some of 128 bits; the tensor cores' product.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["half_product", "load_where", "pair", "round_tf32", "tf32_product", "vload4", "vstore4"]
+__all__ = ["half_product", "load", "load_where", "pair", "round_tf32", "store", "tf32_product", "vload4", "vstore4"]
 
 
 if SIMULATED or cuda is None:
@@ -27,6 +27,16 @@ if SIMULATED or cuda is None:
         """Write four neighbours, the first at a multiple of four."""
         for i in range(4):
             array[at + i] = values[i]
+
+    @block_function
+    def load(array, at):
+        """array[at] for an index that is never negative."""
+        return array[at]
+
+    @block_function
+    def store(array, at, value):
+        """array[at] = value for an index that is never negative."""
+        array[at] = value
 
     @block_function
     def load_where(array, at, inside, harmless):
@@ -115,6 +125,29 @@ else:
         return signature, generate
 
     @intrinsic
+    def load(typingctx, array, at):
+        signature = array.dtype(array, at)
+
+        def generate(context, builder, signature, args):
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            return context.unpack_value(builder, signature.return_type, builder.gep(data, [args[1]]))
+
+        return signature, generate
+
+    @intrinsic
+    def store(typingctx, array, at, value):
+        signature = types.void(array, at, value)
+
+        def generate(context, builder, signature, args):
+            to, _, of = signature.args
+            data = context.make_array(to)(context, builder, args[0]).data
+            context.pack_value(builder, to.dtype, context.cast(builder, args[2], of, to.dtype),
+                               builder.gep(data, [args[1]]))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @intrinsic
     def load_where(typingctx, array, at, inside, harmless):
         signature = array.dtype(array, at, inside, harmless)
 
@@ -166,15 +199,15 @@ else:
     def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
         at_a += lane % 4 * pitch_a + lane // 4
         at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_tf32(a[uint32(at_a)], a[uint32(at_a + 8)], a[uint32(at_a + 4 * pitch_a)],
-                         a[uint32(at_a + 4 * pitch_a + 8)], b[uint32(at_b)], b[uint32(at_b + 4 * pitch_b)], sums)
+        return _mma_tf32(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
+                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
 
     @block_function
     def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
         at_a += lane % 4 * pitch_a + lane // 4
         at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_half(a[uint32(at_a)], a[uint32(at_a + 8)], a[uint32(at_a + 4 * pitch_a)],
-                         a[uint32(at_a + 4 * pitch_a + 8)], b[uint32(at_b)], b[uint32(at_b + 4 * pitch_b)], sums)
+        return _mma_half(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
+                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
 
     @block_function
     def pair(low, high):

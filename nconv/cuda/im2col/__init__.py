@@ -105,7 +105,7 @@ def _tiling_of(problem: ConvProblem, rates, least: int) -> Tiling:
     rows, columns = problem.K * parts(problem), problem.N * problem.positions
     depth, step = problem.C * parts(problem), _step(kind)
     steps = ceil_div(depth * product(problem.kernel), step)
-    steady = parts(problem) == 1 and depth % step == 0
+    steady = parts(problem) == 1 and depth % step == 0 and product(problem.size) > 0
     rate = rates.flops(problem.engine, kind) * rates.efficiency[f"im2col_{kind}" if kind else "im2col"]
     moved = product(problem.out_shape) * problem.engine.itemsize
     found = []

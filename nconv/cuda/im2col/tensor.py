@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import cache
 
 import numba
-from numba import int32, uint32, uint64
+from numba import int32
 
 from ..arrays import OUTSIDE
 from ..device import block_function, cuda, kernel
-from ..ptx import half_product, pair, round_tf32, tf32_product, vload4, vstore4
-from .tiles import BEYOND, gatherer, place, spot
+from ..ptx import half_product, load, pair, round_tf32, store, tf32_product, vload4, vstore4
+from .tiles import BEYOND, RESIDENT, gatherer, place, spot
 
 WORDS = 16                     # of a step
 
@@ -61,16 +61,17 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
                     sums[i, j, l] = four[l]
 
     @block_function
-    def fetch(layout, x, maps, taps, fill, step, tap, base, safe, at0, at1, at2, values):
+    def fetch(layout, x, maps, taps, fill, step, tap, base, at0, at1, at2, values):
         """This thread's words of a step; no branch, so that all loads are on their way at once."""
         if steady:
-            at = spot(maps, taps, step, base, at0, at1, at2)
+            offset, window0, window1, window2 = vload4(taps, 4 * step)
+            at = load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2)
             inside = at > BEYOND
-            at = at if inside else safe + taps[uint32(4 * step)]
+            at = base + offset + (at if inside else 0)           # outside, the first element of the channel is read
             for l in range(LOADS):
-                first = x[uint64(at + l * EVERY * layout.x_channel)]
-                second = x[uint64(at + (l * EVERY + TOGETHER - 1) * layout.x_channel)]
-                values[l] = joined(first, second) if inside else joined(fill[0], fill[0])
+                words = joined(load(x, at), load(x, at + (TOGETHER - 1) * layout.x_channel))
+                values[l] = words if inside else joined(fill[0], fill[0])
+                at += EVERY * layout.x_channel
         else:
             for l in range(LOADS):
                 t, last = tap + l * EVERY, tap + l * EVERY + TOGETHER - 1
@@ -78,7 +79,7 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
                                    gather(x, spot(maps, taps, last, base, at0, at1, at2), fill,
                                           edge(layout, fill, last)))
 
-    @kernel
+    @kernel(bounds=(threads, RESIDENT // threads))
     def im2col_tensor_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns] with float32 sums, one tile a block, double-buffered.
 
@@ -105,8 +106,10 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
         first_step = split * layout.split_steps
         steps = min(layout.split_steps, layout.steps - first_step)
 
-        mine = column_block * BN + thread % BN
-        inside = mine < layout.columns
+        # First of all, so that nothing of it but shared memory lives through the loop.
+        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
+              threads)
+        mine = min(column_block * BN + thread % BN, layout.columns - 1)      # the column that this thread gathers
         n = mine // layout.positions
         q = mine % layout.positions
         base = layout.x_start + n * layout.x_batch + g * layout.x_group
@@ -114,21 +117,17 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
         at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
         at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
         tap = int32(thread // BN * TOGETHER + first_step * BK * TOGETHER)
-        safe = layout.x_start + g * layout.x_group
         if steady:                                     # from here on the thread's first channel
             base += thread // BN * TOGETHER * layout.x_channel
-            safe += thread // BN * TOGETHER * layout.x_channel
-        if not inside:
-            base = OUTSIDE
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(FM):
             for j in range(FN):
                 for l in range(4):
                     sums[i, j, l] = 0
         for step in range(steps + 1):           # step s gathers s and multiplies s - 1
-            half = uint32(step & 1)
+            half = step & 1
             if step < steps:
-                fetch(layout, x, maps, taps, fill, first_step + step, tap, base, safe, at0, at1, at2, next_column)
+                fetch(layout, x, maps, taps, fill, first_step + step, tap, base, at0, at1, at2, next_column)
                 tap = int32(tap + BK * TOGETHER)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
@@ -143,27 +142,26 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
                 multiply_eight(rows_shared, at_a + 8 * PITCH_M, columns_shared, at_b + 8 * PITCH_N, lane, sums)
             if step < steps:
                 for l in range(LOADS):
-                    columns_shared[uint32((half * BK + thread // BN + l * (threads // BN)) * PITCH_N + thread % BN)] = rounded(next_column[l])
+                    store(columns_shared, (half * BK + thread // BN + l * (threads // BN)) * PITCH_N + thread % BN,
+                          rounded(next_column[l]))
                 for l in range(PANELS):
                     at = (thread + l * threads) * 4
-                    vstore4(rows_shared, uint32((half * BK + at // BM) * PITCH_M + at % BM),
+                    vstore4(rows_shared, (half * BK + at // BM) * PITCH_M + at % BM,
                             (rounded(next_row[4 * l]), rounded(next_row[4 * l + 1]), rounded(next_row[4 * l + 2]),
                              rounded(next_row[4 * l + 3])))
             cuda.syncthreads()
 
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        cuda.syncthreads()
         row0 = warp // warps_n * WM + lane // 4
         column0 = warp % warps_n * WN + lane % 4 * 2
         for j in range(FN):
             for odd in range(2):
-                to = column_place[uint32(column0 + 8 * j + odd)]
+                to = load(column_place, column0 + 8 * j + odd)
                 if to >= 0:
                     for i in range(FM):
                         for below in range(2):
                             row = row0 + 16 * i + 8 * below
-                            if row_place[uint32(row)] >= 0:
-                                out[uint64(to + row_place[uint32(row)])] = sums[i, j, 2 * below + odd] + row_bias[uint32(row)]
+                            if load(row_place, row) >= 0:
+                                store(out, to + load(row_place, row),
+                                      sums[i, j, 2 * below + odd] + load(row_bias, row))
 
     return im2col_tensor_kernel

@@ -6,15 +6,16 @@ from functools import cache
 from typing import NamedTuple
 
 import numba
-from numba import int32, uint32, uint64
+from numba import int32
 
 from ..arrays import OUTSIDE
 from ..copies import place as offset_of
 from ..device import block_function, cuda, kernel
-from ..ptx import load_where, vload4, vstore4
+from ..ptx import load, load_where, store, vload4, vstore4
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
+RESIDENT = 512                 # threads of a multiprocessor that its registers should suffice for, 128 each
 
 
 class PatchLayout(NamedTuple):
@@ -26,7 +27,6 @@ class PatchLayout(NamedTuple):
     columns: int               # images times positions
     column_blocks: int
     taps: int
-    depth: int                 # channels of a group times parts: the taps of one place of the window
     steps: int
     split_steps: int           # of one block
     split_stride: int          # from one block's sums to the next one's
@@ -95,7 +95,7 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
 def spot(maps, taps, entry, base, at0, at1, at2):
     """Where a tap of this thread's position lies in memory; below BEYOND: nowhere."""
     offset, window0, window1, window2 = vload4(taps, 4 * entry)
-    return base + offset + (maps[uint32(at0 + window0)] + maps[uint32(at1 + window1)] + maps[uint32(at2 + window2)])
+    return base + offset + (load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2))
 
 
 def gatherer(dtype):
@@ -163,8 +163,8 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         a = cuda.local.array(TM, dtype)
         b = cuda.local.array(TM, dtype)
         for l in range(QUADS):
-            quad = vload4(rows_shared, uint32(at_row + l * RUN_M))
-            other = vload4(columns_shared, uint32(at_column + l * RUN_N))
+            quad = vload4(rows_shared, at_row + l * RUN_M)
+            other = vload4(columns_shared, at_column + l * RUN_N)
             for i in range(4):
                 a[4 * l + i] = quad[i]
                 b[4 * l + i] = other[i]
@@ -173,21 +173,23 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
                 sums[i, j] += a[i] * b[j]
 
     @block_function
-    def fetch(layout, x, maps, taps, fill, step, tap, base, safe, at0, at1, at2, values):
+    def fetch(layout, x, maps, taps, fill, step, tap, base, at0, at1, at2, values):
         """This thread's elements of a step; no branch, so that all loads are on their way at once."""
         if steady:
-            at = spot(maps, taps, step, base, at0, at1, at2)
+            offset, window0, window1, window2 = vload4(taps, 4 * step)
+            at = load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2)
             inside = at > BEYOND
-            at = at if inside else safe + taps[uint32(4 * step)]
+            at = base + offset + (at if inside else 0)           # outside, the first element of the channel is read
             for l in range(LOADS):
-                value = dtype(x[uint64(at + l * EVERY * layout.x_channel)])
+                value = dtype(load(x, at))
                 values[l] = value if inside else fill[0]
+                at += EVERY * layout.x_channel
         else:
             for l in range(LOADS):
                 t = tap + l * EVERY
                 values[l] = gather(x, spot(maps, taps, t, base, at0, at1, at2), fill, edge(layout, fill, t))
 
-    @kernel
+    @kernel(bounds=(threads, RESIDENT // threads if dtype.bitwidth == 32 else 1))
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns], one tile a block, double-buffered in shared memory.
 
@@ -214,8 +216,10 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         first_step = split * layout.split_steps
         steps = int32(min(layout.split_steps, layout.steps - first_step))
 
-        mine = column_block * BN + thread % BN         # the column that this thread gathers
-        inside = mine < layout.columns
+        # First of all, so that nothing of it but shared memory lives through the loop.
+        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
+              threads)
+        mine = min(column_block * BN + thread % BN, layout.columns - 1)      # the column that this thread gathers
         n = mine // layout.positions
         q = mine % layout.positions
         base = layout.x_start + n * layout.x_batch + g * layout.x_group
@@ -223,20 +227,16 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
         at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
         tap = int32(thread // BN + first_step * BK)
-        safe = layout.x_start + g * layout.x_group
         if steady:                                     # from here on the thread's first channel
             base += thread // BN * layout.x_channel
-            safe += thread // BN * layout.x_channel
-        if not inside:
-            base = OUTSIDE
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(TM):
             for j in range(TM):
                 sums[i, j] = 0
 
-        fetch(layout, x, maps, taps, fill, first_step, tap, base, safe, at0, at1, at2, next_column)
+        fetch(layout, x, maps, taps, fill, first_step, tap, base, at0, at1, at2, next_column)
         for l in range(LOADS):
-            columns_shared[uint32(thread + l * threads)] = next_column[l]
+            store(columns_shared, thread + l * threads, next_column[l])
         for l in range(PANELS):
             at = (thread + l * threads) * 4
             vstore4(rows_shared, at, vload4(weight, panel + at))
@@ -248,12 +248,12 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
             if more:
                 panel += BK * BM
                 tap = int32(tap + BK)
-                fetch(layout, x, maps, taps, fill, first_step + step + 1, tap, base, safe, at0, at1, at2, next_column)
+                fetch(layout, x, maps, taps, fill, first_step + step + 1, tap, base, at0, at1, at2, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):
                         next_row[4 * l + i] = quad[i]
-            half = uint32(step & 1)
+            half = step & 1
             at_row = half * BK * BM + ty
             at_column = half * BK * BN + tx
             # One by one, for LLVM unrolls no loop of this size.
@@ -267,32 +267,29 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
             multiply(rows_shared, at_row + 7 * BM, columns_shared, at_column + 7 * BN, sums)
             if more:
                 for l in range(LOADS):
-                    columns_shared[uint32((1 - half) * BK * BN + thread + l * threads)] = next_column[l]
+                    store(columns_shared, (1 - half) * BK * BN + thread + l * threads, next_column[l])
                 for l in range(PANELS):
-                    vstore4(rows_shared, uint32((1 - half) * BK * BM + (thread + l * threads) * 4),
+                    vstore4(rows_shared, (1 - half) * BK * BM + (thread + l * threads) * 4,
                             (next_row[4 * l], next_row[4 * l + 1], next_row[4 * l + 2], next_row[4 * l + 3]))
             cuda.syncthreads()
 
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        cuda.syncthreads()
         if layout.quads:
             for j in range(0, TM, 4):
-                to = column_place[uint32(j // 4 * RUN_N + tx)]
+                to = load(column_place, j // 4 * RUN_N + tx)
                 if to >= 0:
                     for i in range(TM):
                         row = i // 4 * RUN_M + ty + i % 4
-                        if row_place[uint32(row)] >= 0:
-                            add = row_bias[uint32(row)]
-                            vstore4(out, to + row_place[uint32(row)], (sums[i, j] + add, sums[i, j + 1] + add,
+                        if load(row_place, row) >= 0:
+                            add = load(row_bias, row)
+                            vstore4(out, to + load(row_place, row), (sums[i, j] + add, sums[i, j + 1] + add,
                                                                sums[i, j + 2] + add, sums[i, j + 3] + add))
         else:
             for j in range(TM):
-                to = column_place[uint32(j // 4 * RUN_N + tx + j % 4)]
+                to = load(column_place, j // 4 * RUN_N + tx + j % 4)
                 if to >= 0:
                     for i in range(TM):
                         row = i // 4 * RUN_M + ty + i % 4
-                        if row_place[uint32(row)] >= 0:
-                            out[uint64(to + row_place[uint32(row)])] = sums[i, j] + row_bias[uint32(row)]
+                        if load(row_place, row) >= 0:
+                            store(out, to + load(row_place, row), sums[i, j] + load(row_bias, row))
 
     return im2col_tile_kernel
