@@ -43,13 +43,14 @@ SUPPORTS = "up to three axes, every dtype; integers exactly"
 REFERENCE = "Chetlur et al. 2014, cuDNN: Efficient Primitives for Deep Learning (arXiv 1410.0759), section 3.1"
 PER_THREAD = 8                 # rows and columns of a thread
 TILES = ((128, 128), (64, 128))            # output channels and positions of a block
-TENSOR_WARP = (64, 32)
+TENSOR_WARP = (64, 64)
 TENSOR_TILES = ((128, 128), (64, 128))
 if SIMULATED:                  # a thread is one of Python's: the same kernel with a smaller tile
     PER_THREAD = 4
-    TILES = ((32, 16), (16, 16))
+    TILES = ((32, 32), (16, 32))
     TENSOR_WARP = (16, 16)
     TENSOR_TILES = ((16, 16),)
+BUSY, BUSY_TENSOR = 1.5 * 128 * 128, 2 * 128 * 128      # outputs of blocks with which a multiprocessor is busy
 LEAST_STEPS = 16               # that a block takes where taps are split among blocks
 MOST_SPLITS = 64
 
@@ -108,13 +109,14 @@ def _tiling_of(problem: ConvProblem, rates, least: int) -> Tiling:
     steady = parts(problem) == 1 and depth % step == 0 and product(problem.size) > 0
     rate = rates.flops(problem.engine, kind) * rates.efficiency[f"im2col_{kind}" if kind else "im2col"]
     moved = product(problem.out_shape) * problem.engine.itemsize
+    needed = BUSY_TENSOR if kind else BUSY
     found = []
     for height, width in TENSOR_TILES if kind else TILES:
         row_blocks, column_blocks = ceil_div(rows, height), ceil_div(columns, width)
         blocks = problem.groups * row_blocks * column_blocks
         for splits in range(1, max(1, min(MOST_SPLITS, steps // least)) + 1):
-            tiles = ceil_div(blocks * splits, rates.processors) * rates.processors * ceil_div(steps, splits)
-            seconds = 2 * tiles * height * width * step / rate
+            at_once = max(ceil_div(blocks * splits, rates.processors), needed / (height * width))
+            seconds = 2 * at_once * rates.processors * height * width * ceil_div(steps, splits) * step / rate
             if splits > 1:
                 seconds += 2 * splits * moved / rates.bandwidth + rates.launch
             found.append(Tiling(kind, height, width, row_blocks, column_blocks, step, steps, splits, steady, seconds))

@@ -9,12 +9,10 @@ from __future__ import annotations
 from functools import cache
 
 import numba
-from numba import int32
 
-from ..arrays import OUTSIDE
 from ..device import block_function, cuda, kernel
 from ..ptx import half_product, load, pair, round_tf32, store, tf32_product, vload4, vstore4
-from .tiles import BEYOND, RESIDENT, gatherer, place, spot
+from .tiles import BEYOND, gatherer, place, spot
 
 WORDS = 16                     # of a step
 
@@ -48,7 +46,7 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
     EVERY = threads // BN * TOGETHER
     PANELS = BK * BM // threads // 4
     PANEL = 4 * PANELS
-    SHARED_M, SHARED_N = 2 * BK * PITCH_M, 2 * BK * PITCH_N
+    SHARED_M, SHARED_N, MAPS = 2 * BK * PITCH_M, 2 * BK * PITCH_N, 3 * BN
 
     @block_function
     def multiply_eight(rows_shared, at_a, columns_shared, at_b, lane, sums):
@@ -61,25 +59,30 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
                     sums[i, j, l] = four[l]
 
     @block_function
-    def fetch(layout, x, maps, taps, fill, step, tap, base, at0, at1, at2, values):
+    def fetch(layout, x, maps, taps, fill, step, column_base, map_at, thread, values):
         """This thread's words of a step; no branch, so that all loads are on their way at once."""
+        column = thread % BN
+        base = load(column_base, column)
         if steady:
             offset, window0, window1, window2 = vload4(taps, 4 * step)
-            at = load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2)
+            at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + BN) + window1)
+            at += load(maps, load(map_at, column + 2 * BN) + window2)
             inside = at > BEYOND
-            at = base + offset + (at if inside else 0)           # outside, the first element of the channel is read
+            at = at if inside else 0                   # outside, the first element of the channel is read
+            at += base + offset + thread // BN * TOGETHER * layout.x_channel
             for l in range(LOADS):
                 words = joined(load(x, at), load(x, at + (TOGETHER - 1) * layout.x_channel))
                 values[l] = words if inside else joined(fill[0], fill[0])
                 at += EVERY * layout.x_channel
         else:
             for l in range(LOADS):
-                t, last = tap + l * EVERY, tap + l * EVERY + TOGETHER - 1
-                values[l] = joined(gather(x, spot(maps, taps, t, base, at0, at1, at2), fill, edge(layout, fill, t)),
-                                   gather(x, spot(maps, taps, last, base, at0, at1, at2), fill,
-                                          edge(layout, fill, last)))
+                t = step * BK * TOGETHER + thread // BN * TOGETHER + l * EVERY
+                last = t + TOGETHER - 1
+                values[l] = joined(
+                    gather(x, spot(maps, taps, t, base, map_at, column, BN), fill, edge(layout, fill, t)),
+                    gather(x, spot(maps, taps, last, base, map_at, column, BN), fill, edge(layout, fill, last)))
 
-    @kernel(bounds=(threads, RESIDENT // threads))
+    @kernel(bounds=(threads, 256 // threads))
     def im2col_tensor_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns] with float32 sums, one tile a block, double-buffered.
 
@@ -92,6 +95,8 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
         row_place = cuda.shared.array(BM, numba.int64)
         row_bias = cuda.shared.array(BM, numba.float32)
         column_place = cuda.shared.array(BN, numba.int64)
+        column_base = cuda.shared.array(BN, numba.int64)
+        map_at = cuda.shared.array(MAPS, numba.int32)
         sums = cuda.local.array((FM, FN, 4), numba.float32)
         next_column = cuda.local.array(LOADS, word)
         next_row = cuda.local.array(PANEL, word)
@@ -106,19 +111,9 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
         first_step = split * layout.split_steps
         steps = min(layout.split_steps, layout.steps - first_step)
 
-        # First of all, so that nothing of it but shared memory lives through the loop.
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        mine = min(column_block * BN + thread % BN, layout.columns - 1)      # the column that this thread gathers
-        n = mine // layout.positions
-        q = mine % layout.positions
-        base = layout.x_start + n * layout.x_batch + g * layout.x_group
-        at2 = int32(layout.map2 + q % layout.out2 * layout.stride2)
-        at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
-        at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
-        tap = int32(thread // BN * TOGETHER + first_step * BK * TOGETHER)
-        if steady:                                     # from here on the thread's first channel
-            base += thread // BN * TOGETHER * layout.x_channel
+        place(layout, row_place, row_bias, column_place, column_base, map_at, bias, g, split, row_block * BM,
+              column_block * BN, thread, threads)
+        cuda.syncthreads()
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(FM):
             for j in range(FN):
@@ -127,8 +122,7 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
         for step in range(steps + 1):           # step s gathers s and multiplies s - 1
             half = step & 1
             if step < steps:
-                fetch(layout, x, maps, taps, fill, first_step + step, tap, base, at0, at1, at2, next_column)
-                tap = int32(tap + BK * TOGETHER)
+                fetch(layout, x, maps, taps, fill, first_step + step, column_base, map_at, thread, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):

@@ -15,7 +15,6 @@ from ..ptx import load, load_where, store, vload4, vstore4
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
-RESIDENT = 512                 # threads of a multiprocessor that its registers should suffice for, 128 each
 
 
 class PatchLayout(NamedTuple):
@@ -92,10 +91,11 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
 
 
 @block_function
-def spot(maps, taps, entry, base, at0, at1, at2):
-    """Where a tap of this thread's position lies in memory; below BEYOND: nowhere."""
+def spot(maps, taps, entry, base, map_at, column, width):
+    """Where a tap of a column's position lies in memory; below BEYOND: nowhere."""
     offset, window0, window1, window2 = vload4(taps, 4 * entry)
-    return base + offset + (load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2))
+    at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + width) + window1)
+    return base + offset + (at + load(maps, load(map_at, column + 2 * width) + window2))
 
 
 def gatherer(dtype):
@@ -115,11 +115,12 @@ def gatherer(dtype):
 
 
 @block_function
-def place(layout, row_place, row_bias, column_place, bias, g, split, row0, column0, thread, threads):
-    """Where in memory the rows and the columns of a block's tile go, below 0 where they do not exist; the rows' bias.
+def place(layout, row_place, row_bias, column_place, column_base, map_at, bias, g, split, row0, column0, thread,
+          threads):
+    """Where the rows and the columns of a block's tile go, below 0 where they do not exist, and what columns gather.
 
-    Once for all threads, in shared memory: with the divisions among them the stores would not be unrolled, and a sum
-    that is not named by a constant lies in local memory.
+    Once for all threads, in shared memory: there it takes no registers from the sums. A column that does not exist
+    gathers the last one's elements.
     """
     for i in range(thread, row_place.size, threads):
         k = g * layout.rows + row0 + i
@@ -128,13 +129,19 @@ def place(layout, row_place, row_bias, column_place, bias, g, split, row0, colum
         if row0 + i < layout.rows:
             row_place[i] = k // layout.out_parts * layout.out_channel + k % layout.out_parts * layout.out_part
     for i in range(thread, column_place.size, threads):
-        column = column0 + i
-        q = column % layout.positions
+        column = min(column0 + i, layout.columns - 1)
+        n, q = column // layout.positions, column % layout.positions
+        o2 = q % layout.out2
+        o1 = q // layout.out2 % layout.out1
+        o0 = q // layout.out2 // layout.out1
+        column_base[i] = layout.x_start + n * layout.x_batch + g * layout.x_group
+        map_at[i] = layout.map0 + o0 * layout.stride0
+        map_at[i + column_place.size] = layout.map1 + o1 * layout.stride1
+        map_at[i + 2 * column_place.size] = layout.map2 + o2 * layout.stride2
         column_place[i] = -1
-        if column < layout.columns:
-            to = layout.out_start + split * layout.split_stride + column // layout.positions * layout.out_batch
-            to += q % layout.out2 * layout.out_stride2 + q // layout.out2 % layout.out1 * layout.out_stride1
-            column_place[i] = to + q // layout.out2 // layout.out1 * layout.out_stride0
+        if column0 + i < layout.columns:
+            to = layout.out_start + split * layout.split_stride + n * layout.out_batch
+            column_place[i] = to + o0 * layout.out_stride0 + o1 * layout.out_stride1 + o2 * layout.out_stride2
 
 
 @cache
@@ -149,13 +156,15 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
     BK = TAPS
     threads = BM * BN // TM ** 2
     QUADS = TM // 4                                    # a thread's rows are so many runs of four
-    TX = BN // TM                                      # threads side by side
+    WARPS = BN // TM // 8                              # side by side
     RUN_M, RUN_N = BM // QUADS, BN // QUADS            # from one run to the next
     LOADS = BK * BN // threads
     EVERY = threads // BN
+    # Sums take 64 registers of 32 bits, and what is gathered ahead one each: 128 suffice, or 168.
+    RESIDENT_BLOCKS = 1 if dtype.bitwidth > 32 else (512 if LOADS <= 4 else 384) // threads
     PANELS = BK * BM // threads // 4
     PANEL = 4 * PANELS
-    SHARED_M, SHARED_N = 2 * BK * BM, 2 * BK * BN
+    SHARED_M, SHARED_N, MAPS = 2 * BK * BM, 2 * BK * BN, 3 * BN
 
     @block_function
     def multiply(rows_shared, at_row, columns_shared, at_column, sums):
@@ -173,23 +182,27 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
                 sums[i, j] += a[i] * b[j]
 
     @block_function
-    def fetch(layout, x, maps, taps, fill, step, tap, base, at0, at1, at2, values):
+    def fetch(layout, x, maps, taps, fill, step, column_base, map_at, thread, values):
         """This thread's elements of a step; no branch, so that all loads are on their way at once."""
+        column = thread % BN
+        base = load(column_base, column)
         if steady:
             offset, window0, window1, window2 = vload4(taps, 4 * step)
-            at = load(maps, at0 + window0) + load(maps, at1 + window1) + load(maps, at2 + window2)
+            at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + BN) + window1)
+            at += load(maps, load(map_at, column + 2 * BN) + window2)
             inside = at > BEYOND
-            at = base + offset + (at if inside else 0)           # outside, the first element of the channel is read
+            at = at if inside else 0                   # outside, the first element of the channel is read
+            at += base + offset + thread // BN * layout.x_channel
             for l in range(LOADS):
                 value = dtype(load(x, at))
                 values[l] = value if inside else fill[0]
                 at += EVERY * layout.x_channel
         else:
             for l in range(LOADS):
-                t = tap + l * EVERY
-                values[l] = gather(x, spot(maps, taps, t, base, at0, at1, at2), fill, edge(layout, fill, t))
+                t = step * BK + thread // BN + l * EVERY
+                values[l] = gather(x, spot(maps, taps, t, base, map_at, column, BN), fill, edge(layout, fill, t))
 
-    @kernel(bounds=(threads, RESIDENT // threads if dtype.bitwidth == 32 else 1))
+    @kernel(bounds=(threads, RESIDENT_BLOCKS))
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns], one tile a block, double-buffered in shared memory.
 
@@ -203,6 +216,8 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         row_place = cuda.shared.array(BM, numba.int64)
         row_bias = cuda.shared.array(BM, dtype)
         column_place = cuda.shared.array(BN, numba.int64)
+        column_base = cuda.shared.array(BN, numba.int64)
+        map_at = cuda.shared.array(MAPS, numba.int32)
         sums = cuda.local.array((TM, TM), dtype)
         next_column = cuda.local.array(LOADS, dtype)
         next_row = cuda.local.array(PANEL, dtype)
@@ -216,39 +231,30 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         first_step = split * layout.split_steps
         steps = int32(min(layout.split_steps, layout.steps - first_step))
 
-        # First of all, so that nothing of it but shared memory lives through the loop.
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        mine = min(column_block * BN + thread % BN, layout.columns - 1)      # the column that this thread gathers
-        n = mine // layout.positions
-        q = mine % layout.positions
-        base = layout.x_start + n * layout.x_batch + g * layout.x_group
-        at2 = int32(layout.map2 + q % layout.out2 * layout.stride2)
-        at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
-        at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
-        tap = int32(thread // BN + first_step * BK)
-        if steady:                                     # from here on the thread's first channel
-            base += thread // BN * layout.x_channel
+        place(layout, row_place, row_bias, column_place, column_base, map_at, bias, g, split, row_block * BM,
+              column_block * BN, thread, threads)
+        cuda.syncthreads()
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(TM):
             for j in range(TM):
                 sums[i, j] = 0
 
-        fetch(layout, x, maps, taps, fill, first_step, tap, base, at0, at1, at2, next_column)
+        fetch(layout, x, maps, taps, fill, first_step, column_base, map_at, thread, next_column)
         for l in range(LOADS):
             store(columns_shared, thread + l * threads, next_column[l])
         for l in range(PANELS):
             at = (thread + l * threads) * 4
             vstore4(rows_shared, at, vload4(weight, panel + at))
         cuda.syncthreads()
-        ty = thread // TX * 4
-        tx = thread % TX * 4
+        # A warp's lanes are 4 by 8, in an order in which its loads of shared memory meet no bank twice.
+        lane, warp = thread % 32, thread // 32
+        ty = (lane % 2 + lane // 16 * 2 + warp // WARPS * 4) * 4
+        tx = (lane // 2 % 8 + warp % WARPS * 8) * 4
         for step in range(steps):
             more = step + 1 < steps
             if more:
                 panel += BK * BM
-                tap = int32(tap + BK)
-                fetch(layout, x, maps, taps, fill, first_step + step + 1, tap, base, at0, at1, at2, next_column)
+                fetch(layout, x, maps, taps, fill, first_step + step + 1, column_base, map_at, thread, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):
