@@ -43,12 +43,12 @@ SUPPORTS = "up to three axes, every dtype; integers exactly"
 REFERENCE = "Chetlur et al. 2014, cuDNN: Efficient Primitives for Deep Learning (arXiv 1410.0759), section 3.1"
 PER_THREAD = 8                 # rows and columns of a thread
 TILES = ((128, 128), (64, 128))            # output channels and positions of a block
-TENSOR_WARP = (64, 64)
-TENSOR_TILES = ((128, 128), (64, 128))
+TENSOR_WARPS = {True: (64, 64), False: (64, 32)}       # by whether a tiling is steady: else registers hold addresses
+TENSOR_TILES = ((64, 128),)    # four small blocks wait for one another less than two large ones
 if SIMULATED:                  # a thread is one of Python's: the same kernel with a smaller tile
     PER_THREAD = 4
     TILES = ((32, 32), (16, 32))
-    TENSOR_WARP = (16, 16)
+    TENSOR_WARPS = dict.fromkeys(TENSOR_WARPS, (16, 16))
     TENSOR_TILES = ((16, 16),)
 BUSY, BUSY_TENSOR = 1.5 * 128 * 128, 2 * 128 * 128      # outputs of blocks with which a multiprocessor is busy
 LEAST_STEPS = 16               # that a block takes where taps are split among blocks
@@ -219,8 +219,9 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
                   table(maps.fill, real_dtype(problem).str), to)
     blocks = p.groups * tiling.row_blocks * tiling.column_blocks * splits
     if kind:
-        warps = tiling.rows // TENSOR_WARP[0], tiling.columns // TENSOR_WARP[1]
-        launch(im2col_tensor_kernel(kind, tiling.steady, *TENSOR_WARP, *warps), blocks, 32 * product(warps), out.stream,
+        warp = TENSOR_WARPS[tiling.steady]
+        warps = tiling.rows // warp[0], tiling.columns // warp[1]
+        launch(im2col_tensor_kernel(kind, tiling.steady, *warp, *warps), blocks, 32 * product(warps), out.stream,
                layout, *arrays)
     else:
         launch(im2col_tile_kernel(real_dtype(problem).name, tiling.steady, tiling.rows, tiling.columns, PER_THREAD),

@@ -160,8 +160,9 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
     RUN_M, RUN_N = BM // QUADS, BN // QUADS            # from one run to the next
     LOADS = BK * BN // threads
     EVERY = threads // BN
-    # Sums take 64 registers of 32 bits, and what is gathered ahead one each: 128 suffice, or 168.
-    RESIDENT_BLOCKS = 1 if dtype.bitwidth > 32 else (512 if LOADS <= 4 else 384) // threads
+    # Threads that a multiprocessor's registers suffice for: the sums take 64 of 32 bits, addresses and what is gathered
+    # ahead the more, the more a thread gathers.
+    RESIDENT = 256 if dtype.bitwidth > 32 or not steady else 512 if LOADS <= 4 else 384
     PANELS = BK * BM // threads // 4
     PANEL = 4 * PANELS
     SHARED_M, SHARED_N, MAPS = 2 * BK * BM, 2 * BK * BN, 3 * BN
@@ -202,7 +203,7 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
                 t = step * BK + thread // BN + l * EVERY
                 values[l] = gather(x, spot(maps, taps, t, base, map_at, column, BN), fill, edge(layout, fill, t))
 
-    @kernel(bounds=(threads, RESIDENT_BLOCKS))
+    @kernel(bounds=(threads, max(1, RESIDENT // threads)))
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns], one tile a block, double-buffered in shared memory.
 
