@@ -101,12 +101,12 @@ def specimens() -> Iterator[Specimen]:
             yield Specimen(f"im2col_tensor_kernel tf32{label}",
                            im2col.im2col_tensor_kernel("tf32", steady, *warp, *warps),
                            (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
-                           threads=threads, tensor=16, wide_loads=2)
+                           threads=threads, tensor=8, wide_loads=2)
             for name, out in (("", half), (", split", single)):
                 yield Specimen(f"im2col_tensor_kernel half{label}{name}",
                                im2col.im2col_tensor_kernel("half", steady, *warp, *warps),
                                (_layout(im2col.PatchLayout), bits, table, table, words, single, bits, out),
-                               threads=threads, tensor=16, wide_loads=2)
+                               threads=threads, tensor=8, wide_loads=2)
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)
