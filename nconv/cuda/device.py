@@ -41,9 +41,16 @@ MOST_BLOCKS = 1 << 16          # beyond these, threads stride
 
 
 # Neither flag of `fastmath`: it lets LLVM assume that there are no NaN. Products and sums fuse all the same.
-def kernel(function: Callable) -> Any:
-    """Compile a kernel, at its first launch for the types it is launched with."""
-    return cuda.jit(function) if cuda else function
+def kernel(function: Callable | None = None, *, bounds: tuple[int, int] | None = None) -> Any:
+    """Compile a kernel, at its first launch for the types it is launched with.
+
+    `bounds`: (most threads of a block, blocks that a multiprocessor's registers must suffice for).
+    """
+    if function is None:
+        return lambda function: kernel(function, bounds=bounds)
+    if not cuda:
+        return function
+    return cuda.jit(function) if SIMULATED or bounds is None else cuda.jit(launch_bounds=bounds)(function)
 
 
 def block_function(function: Callable) -> Any:

@@ -63,7 +63,8 @@ def examine(specimen: Specimen, capability: tuple[int, int], assembler: str) -> 
     asked = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
     try:
-        ptx, _ = cuda.compile_ptx(specimen.kernel.py_func, specimen.types, cc=capability)
+        ptx, _ = cuda.compile_ptx(specimen.kernel.py_func, specimen.types, cc=capability,
+                                  launch_bounds=specimen.kernel.targetoptions.get("launch_bounds"))
     finally:
         dispatcher.get_current_device = asked
     with tempfile.TemporaryDirectory() as folder:

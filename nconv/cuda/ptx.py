@@ -1,15 +1,18 @@
 """Instructions that Numba has no name for, each with a body in plain Python for the simulator.
 
-They are Numba intrinsics, inlined where they are called: loads and stores of 128 bits, and the tensor cores' product.
+They are Numba intrinsics, inlined where they are called: loads and stores that count no index from the end, as Python
+does with a negative one (a comparison and a choice at every access), some of 128 bits; the tensor cores' product.
 """
 
 from __future__ import annotations
+
+import operator
 
 import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["half_product", "pair", "tf32_product", "vload4", "vstore4"]
+__all__ = ["half_product", "load", "load_where", "pair", "round_tf32", "store", "tf32_product", "vload4", "vstore4"]
 
 
 if SIMULATED or cuda is None:
@@ -25,7 +28,23 @@ if SIMULATED or cuda is None:
         for i in range(4):
             array[at + i] = values[i]
 
-    def _tf32(value):
+    @block_function
+    def load(array, at):
+        """array[at] for an index that is never negative."""
+        return array[at]
+
+    @block_function
+    def store(array, at, value):
+        """array[at] = value for an index that is never negative."""
+        array[at] = value
+
+    @block_function
+    def load_where(array, at, inside, harmless):
+        """array[at] where `inside`, else any number: then `harmless`, not shorter, is read, and there is no branch."""
+        return array[at] if inside else harmless[0]
+
+    @block_function
+    def round_tf32(value):
         """A float32 rounded to the eleven bits that tensor cores read."""
         value = np.float32(value)
         return np.uint32((int(value.view(np.uint32)) + 0x1000) & 0xFFFFE000).view(np.float32) if np.isfinite(
@@ -46,13 +65,13 @@ if SIMULATED or cuda is None:
 
     @block_function
     def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        """[16 x 8] [8 x 8] on the tensor cores of a warp, in TF32: a lane's four of the 128 sums.
+        """[16 x 8] [8 x 8] on the tensor cores of a warp, in TF32: a lane's four of the 128 sums. Both are rounded.
 
         Element (row, tap) of the first factor is a[at_a + tap pitch_a + row], (tap, column) of the second
         b[at_b + tap pitch_b + column]. The lane's sums are those of rows lane / 4 and 8 below, columns 2 (lane % 4) and
         the next: (row, column), (row, next), (below, column), (below, next).
         """
-        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, lambda v, w: _tf32(v) * _tf32(w))
+        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, operator.mul)
 
     @block_function
     def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
@@ -96,21 +115,60 @@ else:
         def generate(context, builder, signature, args):
             pointer, kind = _vector_pointer(context, builder, signature.args[0], *args[:2])
             vector = ir.Constant(kind, ir.Undefined)
+            of = signature.args[2].dtype
             for i in range(4):
-                vector = builder.insert_element(vector, builder.extract_value(args[2], i),
-                                                ir.Constant(ir.IntType(32), i))
-            builder.store(vector, pointer, align=16)
+                value = context.cast(builder, builder.extract_value(args[2], i), of, signature.args[0].dtype)
+                vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), i))
+            builder.store(vector, pointer, align=min(16, 4 * signature.args[0].dtype.bitwidth // 8))
             return context.get_dummy_value()
 
         return signature, generate
 
     @intrinsic
-    def _round_tf32(typingctx, value):
+    def load(typingctx, array, at):
+        signature = array.dtype(array, at)
+
+        def generate(context, builder, signature, args):
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            return context.unpack_value(builder, signature.return_type, builder.gep(data, [args[1]]))
+
+        return signature, generate
+
+    @intrinsic
+    def store(typingctx, array, at, value):
+        signature = types.void(array, at, value)
+
+        def generate(context, builder, signature, args):
+            to, _, of = signature.args
+            data = context.make_array(to)(context, builder, args[0]).data
+            context.pack_value(builder, to.dtype, context.cast(builder, args[2], of, to.dtype),
+                               builder.gep(data, [args[1]]))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @intrinsic
+    def load_where(typingctx, array, at, inside, harmless):
+        signature = array.dtype(array, at, inside, harmless)
+
+        def generate(context, builder, signature, args):
+            def data(i):
+                return context.make_array(signature.args[i])(context, builder, args[i]).data
+
+            there = builder.gep(data(0), [args[1]])
+            address = builder.select(args[2], there, builder.bitcast(data(3), there.type))
+            return context.unpack_value(builder, signature.return_type, address)
+
+        return signature, generate
+
+    @intrinsic
+    def round_tf32(typingctx, value):
         def generate(context, builder, signature, args):
             kind = ir.FunctionType(ir.IntType(32), [ir.FloatType()])
-            return builder.call(ir.InlineAsm(kind, "cvt.rna.tf32.f32 $0, $1;", "=r,f"), args)
+            rounded = builder.call(ir.InlineAsm(kind, "cvt.rna.tf32.f32 $0, $1;", "=r,f"), args)
+            return builder.bitcast(rounded, ir.FloatType())
 
-        return types.uint32(types.float32), generate
+        return types.float32(types.float32), generate
 
     def _mma(shape, words):
         """The intrinsic of one tensor-core product: four words of the first factor, two of the second, four sums."""
@@ -125,7 +183,8 @@ else:
                 instruction = ir.InlineAsm(
                     kind, f"mma.sync.aligned.{shape}.row.col.f32.{words}.{words}.f32 "
                     "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
-                result = builder.call(instruction, [*args[:6], *(builder.extract_value(args[6], i) for i in range(4))])
+                factors = [builder.bitcast(word, ir.IntType(32)) for word in args[:6]]
+                result = builder.call(instruction, [*factors, *(builder.extract_value(args[6], i) for i in range(4))])
                 values = [builder.extract_value(result, i) for i in range(4)]
                 return context.make_tuple(builder, signature.return_type, values)
 
@@ -140,16 +199,15 @@ else:
     def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
         at_a += lane % 4 * pitch_a + lane // 4
         at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_tf32(
-            _round_tf32(a[at_a]), _round_tf32(a[at_a + 8]), _round_tf32(a[at_a + 4 * pitch_a]),
-            _round_tf32(a[at_a + 4 * pitch_a + 8]), _round_tf32(b[at_b]), _round_tf32(b[at_b + 4 * pitch_b]), sums)
+        return _mma_tf32(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
+                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
 
     @block_function
     def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
         at_a += lane % 4 * pitch_a + lane // 4
         at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_half(a[at_a], a[at_a + 8], a[at_a + 4 * pitch_a], a[at_a + 4 * pitch_a + 8], b[at_b],
-                         b[at_b + 4 * pitch_b], sums)
+        return _mma_half(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
+                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
 
     @block_function
     def pair(low, high):

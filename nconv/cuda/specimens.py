@@ -69,9 +69,13 @@ def specimens() -> Iterator[Specimen]:
     for dtype in REAL:
         array = _array(dtype)
         yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 8))
-        yield Specimen(f"im2col_tile_kernel {dtype}", im2col.im2col_tile_kernel(dtype, 128, 128, 8, 256),
-                       (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
-                       fma=64 * (dtype[0] == "f"), wide_loads=5)
+        for rows, threads, resident in ((128, 256, 2), (64, 128, 3)):
+            for steady in (True, False):
+                yield Specimen(f"im2col_tile_kernel {dtype} {rows}{' steady' if steady else ''}",
+                               im2col.im2col_tile_kernel(dtype, steady, rows, 128, 8),
+                               (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
+                               threads=threads, blocks=resident if steady and dtype == "float32" else 1,
+                               fma=64 * (dtype[0] == "f"), wide_loads=5)
     for dtype in ALL:
         yield Specimen(f"im2col_sum_kernel {dtype}", im2col.im2col_sum_kernel,
                        (_array(dtype), _array(dtype), int64, table, int64, int64))
@@ -83,18 +87,26 @@ def specimens() -> Iterator[Specimen]:
                    (_layout(direct.TileLayout), half, table, single, single, half, from_dtype_name("float32")),
                    shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 5)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
-                   im2col.im2col_tile_kernel("float32", 128, 128, 8, 256),
+                   im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
                    fma=64, wide_loads=5)
     yield Specimen("im2col_pack_kernel float16", im2col.im2col_pack_kernel, (single, half, *(int64,) * 8))
-    yield Specimen("im2col_tensor_kernel tf32", im2col.im2col_tensor_kernel("tf32", 64, 32, 2, 4),
-                   (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
-                   tensor=16, wide_loads=2)
     bits, words = _array("uint16"), _array("uint32")
-    for name, out in (("", half), (", split", single)):
-        yield Specimen(f"im2col_tensor_kernel half{name}", im2col.im2col_tensor_kernel("half", 64, 32, 2, 4),
-                       (_layout(im2col.PatchLayout), bits, table, table, words, single, bits, out),
-                       tensor=16, wide_loads=2)
+    for rows, columns in im2col.TENSOR_TILES:
+        for steady in (True, False):
+            label = " steady" if steady else ""
+            warp = im2col.TENSOR_WARPS[steady]
+            warps = rows // warp[0], columns // warp[1]
+            threads = 32 * warps[0] * warps[1]
+            yield Specimen(f"im2col_tensor_kernel tf32{label}",
+                           im2col.im2col_tensor_kernel("tf32", steady, *warp, *warps),
+                           (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
+                           threads=threads, tensor=8, wide_loads=2)
+            for name, out in (("", half), (", split", single)):
+                yield Specimen(f"im2col_tensor_kernel half{label}{name}",
+                               im2col.im2col_tensor_kernel("half", steady, *warp, *warps),
+                               (_layout(im2col.PatchLayout), bits, table, table, words, single, bits, out),
+                               threads=threads, tensor=8, wide_loads=2)
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)

@@ -18,7 +18,18 @@ import numpy as np
 from ...geometry import ceil_div, product, round_up
 from ...machine import machine
 from ...problem import ConvProblem
-from ..arrays import address_maps, bias_vector, engine_array, in_three_axes, operand, parts, real_dtype, three
+from ..arrays import (
+    OUTSIDE,
+    Operand,
+    address_maps,
+    bias_vector,
+    engine_array,
+    in_three_axes,
+    operand,
+    parts,
+    real_dtype,
+    three,
+)
 from ..device import LANES, SIMULATED, device_cache, launch, table, upload
 from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
@@ -30,33 +41,23 @@ from .tiles import TAPS, PatchLayout, im2col_pack_kernel, im2col_sum_kernel, im2
 NAME = "im2col"
 SUPPORTS = "up to three axes, every dtype; integers exactly"
 REFERENCE = "Chetlur et al. 2014, cuDNN: Efficient Primitives for Deep Learning (arXiv 1410.0759), section 3.1"
-ROWS = COLUMNS = 128           # output channels and positions of a block's tile
 PER_THREAD = 8                 # rows and columns of a thread
-THREADS = 256
+TILES = ((128, 128), (64, 128))            # output channels and positions of a block
+TENSOR_WARPS = {True: (64, 64), False: (64, 16)}       # by whether a tiling is steady: else registers hold addresses
+TENSOR_TILES = ((64, 128),)    # four small blocks wait for one another less than two large ones
 if SIMULATED:                  # a thread is one of Python's: the same kernel with a smaller tile
-    ROWS = COLUMNS = 16
     PER_THREAD = 4
-    THREADS = 16
-LEAST_STEPS = 64               # that a block takes where taps are split among blocks
-TENSOR_ROWS, TENSOR_COLUMNS = 64, 32       # of a warp
-WARPS = (2, 4)                 # of a block: its tile is 128 x 128
-if SIMULATED:
-    TENSOR_ROWS, TENSOR_COLUMNS, WARPS = 16, 16, (1, 1)
+    TILES = ((32, 32), (16, 32))
+    TENSOR_WARPS = dict.fromkeys(TENSOR_WARPS, (16, 16))
+    TENSOR_TILES = ((16, 16),)
+BUSY, BUSY_TENSOR = 1.5 * 128 * 128, 2 * 128 * 128      # outputs of blocks with which a multiprocessor is busy
+LEAST_STEPS = 16               # that a block takes where taps are split among blocks
+MOST_SPLITS = 64
 
 
 def why_not(problem: ConvProblem) -> str:
     """Every problem of up to three axes is supported."""
     return "more than three axes" if problem.rank > 3 else ""
-
-
-def _splits(blocks: int, steps: int, rates) -> int:
-    """Among how many blocks the taps of a tile are split, so that two blocks run on each multiprocessor.
-
-    Few outputs with many taps are what a weight gradient has. Each split sums into its own memory; a last kernel adds.
-    """
-    if blocks >= rates.processors:
-        return 1
-    return max(1, min(ceil_div(2 * rates.processors, blocks), steps // LEAST_STEPS, 256))
 
 
 @lru_cache(maxsize=256)
@@ -75,28 +76,66 @@ def _step(kind: str) -> int:
     return {"": TAPS, "tf32": WORDS, "half": 2 * WORDS}[kind]
 
 
-def cost(problem: ConvProblem, machine) -> float:
-    """Multiplications of whole tiles, a wave of blocks at a time, or the traffic where that takes longer."""
+class Tiling(NamedTuple):
+    """How a problem is cut into blocks."""
+
+    kind: str                  # of the tensor cores; empty: the ordinary units
+    rows: int                  # output channels and positions of a block's tile
+    columns: int
+    row_blocks: int
+    column_blocks: int
+    step: int                  # taps of a step
+    steps: int
+    splits: int                # blocks among which the taps of a tile are split
+    steady: bool               # whether a step lies at one place of the window
+    seconds: float
+
+
+def _tiling(problem: ConvProblem, rates) -> Tiling:
+    """The tile, and among how many blocks its taps are split, so that the multiprocessors finish together.
+
+    Few outputs with many taps are what a weight gradient has, and the last layers of a network. Each split sums into
+    its own memory; a last kernel adds.
+    """
+    return _tiling_of(problem, rates, LEAST_STEPS)
+
+
+@lru_cache(maxsize=1024)
+def _tiling_of(problem: ConvProblem, rates, least: int) -> Tiling:
+    kind = _tensor_kind(problem, rates)
     rows, columns = problem.K * parts(problem), problem.N * problem.positions
-    taps = problem.C * parts(problem) * product(problem.kernel)
-    blocks = problem.groups * ceil_div(rows, 128) * ceil_div(columns, 128)
-    kind = _tensor_kind(problem, machine)
-    blocks *= _splits(blocks, ceil_div(taps, _step(kind)), machine)
-    waves = ceil_div(blocks, machine.processors) * machine.processors
-    taps = ceil_div(taps, blocks // (problem.groups * ceil_div(rows, 128) * ceil_div(columns, 128)))
-    rate = machine.flops(problem.engine, kind) * machine.efficiency[f"im2col_{kind}" if kind else "im2col"]
+    depth, step = problem.C * parts(problem), _step(kind)
+    steps = ceil_div(depth * product(problem.kernel), step)
+    steady = parts(problem) == 1 and depth % step == 0 and product(problem.size) > 0
+    rate = rates.flops(problem.engine, kind) * rates.efficiency[f"im2col_{kind}" if kind else "im2col"]
+    moved = product(problem.out_shape) * problem.engine.itemsize
+    needed = BUSY_TENSOR if kind else BUSY
+    found = []
+    for height, width in TENSOR_TILES if kind else TILES:
+        row_blocks, column_blocks = ceil_div(rows, height), ceil_div(columns, width)
+        blocks = problem.groups * row_blocks * column_blocks
+        for splits in range(1, max(1, min(MOST_SPLITS, steps // least)) + 1):
+            at_once = max(ceil_div(blocks * splits, rates.processors), needed / (height * width))
+            seconds = 2 * at_once * rates.processors * height * width * ceil_div(steps, splits) * step / rate
+            if splits > 1:
+                seconds += 2 * splits * moved / rates.bandwidth + rates.launch
+            found.append(Tiling(kind, height, width, row_blocks, column_blocks, step, steps, splits, steady, seconds))
+    return min(found, key=lambda tiling: tiling.seconds)
+
+
+def cost(problem: ConvProblem, machine) -> float:
+    """Multiplications of whole tiles, as long as the busiest multiprocessor takes, or the traffic if that is longer."""
     moved = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
-    return max(2 * waves * 128 * 128 * round_up(taps, _step(kind)) / rate, moved / machine.bandwidth) + machine.launch
+    return max(_tiling(problem, machine).seconds, moved / machine.bandwidth) + machine.launch
 
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and the tables."""
-    taps = round_up(problem.C * parts(problem) * product(problem.kernel), 2 * WORDS)
-    weight = problem.groups * taps * round_up(problem.K * parts(problem), 128) * real_dtype(problem).itemsize
-    blocks = problem.groups * ceil_div(problem.K * parts(problem), 128) * ceil_div(problem.N * problem.positions, 128)
-    splits = _splits(blocks, ceil_div(taps, _step(_tensor_kind(problem, machine))), machine)
-    sums = splits * product(problem.out_shape) * problem.engine.itemsize if splits > 1 else 0
-    return weight + 32 * taps + 8 * sum(problem.reach) + sums
+    tiling = _tiling(problem, machine)
+    taps = tiling.steps * tiling.step
+    weight = problem.groups * taps * tiling.row_blocks * tiling.rows * real_dtype(problem).itemsize
+    sums = tiling.splits * product(problem.out_shape) * problem.engine.itemsize if tiling.splits > 1 else 0
+    return weight + 32 * (taps + tiling.step) + 8 * sum(problem.reach) + sums
 
 
 def error(problem: ConvProblem) -> float:
@@ -117,26 +156,31 @@ class Prepared(NamedTuple):
 def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     """Pack the weight."""
     dense = engine_array(problem, weight)
-    kind = _tensor_kind(problem, machine("cuda"))
-    width = TENSOR_ROWS * WARPS[0] if kind else ROWS
-    padded = round_up(problem.C * parts(problem) * product(problem.kernel), _step(kind))
-    blocks = ceil_div(problem.K * parts(problem), width)
-    packed = empty((problem.groups * blocks * padded * width,),
-                   problem.dtype if kind == "half" else real_dtype(problem), dense)
+    tiling = _tiling(problem, machine("cuda"))
+    half = tiling.kind == "half"
+    padded = tiling.steps * tiling.step
+    packed = empty((problem.groups * tiling.row_blocks * padded * tiling.rows,),
+                   problem.dtype if half else real_dtype(problem), dense)
     launch(im2col_pack_kernel, ceil_div(packed.size, 256), min(256, 8 * LANES), packed.stream,
            dense.memory(real_dtype(problem)), packed.memory(), problem.K, problem.C, product(problem.kernel),
-           parts(problem), blocks, padded, width, 2 if kind == "half" else 1)
+           parts(problem), tiling.row_blocks, padded, tiling.rows, 2 if half else 1)
     return Prepared(packed, watch(problem, dense))
 
 
 @device_cache(256)
-def _taps(problem: ConvProblem, x_channel: int, x_part: int, step: int):
-    """[taps, 4] on the device: offset of the channel in memory, then of the window's tap in the map of each axis."""
+def _taps(problem: ConvProblem, tiling: Tiling, x_channel: int, x_part: int):
+    """[taps, 4] on the device: offset of the channel in memory, then of the window's tap in the map of each axis.
+
+    In a steady tiling [steps, 4], of the first tap of each. One more step stands behind the last: kernels look ahead.
+    """
     p = in_three_axes(problem)
     channels = [c * x_channel + part * x_part for c in range(p.C) for part in range(parts(p))]
     window = [[r * d for r in range(k)] for k, d in zip(p.kernel, p.dilation, strict=True)]
-    grid = np.stack(np.meshgrid(channels, *window, indexing="ij"), -1).reshape(-1, 4)
-    return upload(np.concatenate([grid, np.zeros((round_up(len(grid), step) - len(grid), 4))]).astype(np.int64).ravel())
+    grid = np.stack(np.meshgrid(*window, channels, indexing="ij"), -1).reshape(-1, 4)[:, [3, 0, 1, 2]]
+    beyond = np.zeros(((tiling.steps + 1) * tiling.step - len(grid), 4))
+    beyond[:, 0] = OUTSIDE
+    entries = np.concatenate([grid, beyond]).astype(np.int64)
+    return upload(entries[::tiling.step if tiling.steady else 1].ravel())
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None,
@@ -144,29 +188,28 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     """Fill `out`; see `registry` for the shapes."""
     p = in_three_axes(problem)
     follow(out.stream, prepared.packed, x, bias)
-    kind = _tensor_kind(problem, machine("cuda"))
-    height, width = (TENSOR_ROWS * WARPS[0], TENSOR_COLUMNS * WARPS[1]) if kind else (ROWS, COLUMNS)
-    step = _step(kind)
-    rows, columns = problem.K * parts(problem), problem.N * problem.positions
-    row_blocks, column_blocks = ceil_div(rows, height), ceil_div(columns, width)
-    steps = ceil_div(p.taps * parts(p), step)
-    split_steps = ceil_div(steps, _splits(p.groups * row_blocks * column_blocks, steps, machine("cuda")))
-    splits = ceil_div(steps, split_steps)
+    tiling = _tiling(problem, machine("cuda"))
+    kind = tiling.kind
+    split_steps = ceil_div(tiling.steps, tiling.splits)
+    splits = ceil_div(tiling.steps, split_steps)
     sums = out if splits == 1 else empty((splits, *problem.out_shape), problem.engine, out)
     if kind == "half" and x.dtype != problem.dtype:               # a narrow integer, which float16 holds
         x = convert(x, problem.dtype)
     source, target = operand(x), operand(out if splits == 1 else sums[0])
     maps = address_maps(p, three(source.strides[3:], 0))
-    taps = _taps(problem, source.strides[1], source.strides[2], step)
+    taps = _taps(problem, tiling, source.strides[1], source.strides[2])
     biases, bias_size = bias_vector(problem, bias)
+    out_strides = three(target.strides[3:], 0)
     layout = PatchLayout(
-        groups=p.groups, rows=rows, row_blocks=row_blocks, columns=columns, column_blocks=column_blocks,
-        taps=p.taps * parts(p), steps=steps, split_steps=split_steps, split_stride=product(p.out_shape) * parts(p),
-        positions=p.positions, out1=p.out[1], out2=p.out[2], stride0=p.stride[0], stride1=p.stride[1],
-        stride2=p.stride[2], map0=maps.start[0], map1=maps.start[1], map2=maps.start[2], out_parts=parts(p),
-        window=product(p.kernel), x_start=source.start, x_batch=source.strides[0], x_group=p.C * source.strides[1],
-        out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
-        **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
+        groups=p.groups, rows=p.K * parts(p), row_blocks=tiling.row_blocks, columns=p.N * p.positions,
+        column_blocks=tiling.column_blocks, taps=p.taps * parts(p), steps=tiling.steps, split_steps=split_steps,
+        split_stride=product(p.out_shape) * parts(p), positions=p.positions, out1=p.out[1], out2=p.out[2],
+        stride0=p.stride[0], stride1=p.stride[1], stride2=p.stride[2], map0=maps.start[0], map1=maps.start[1],
+        map2=maps.start[2], out_parts=parts(p), x_start=source.start, x_batch=source.strides[0],
+        x_group=p.C * source.strides[1], x_channel=source.strides[1], out_start=target.start,
+        out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
+        **{f"out_stride{a}": s for a, s in enumerate(out_strides)}, bias_size=bias_size,
+        quads=_in_quads(p, target, sums))
     to = target.flat if splits == 1 else sums.memory(real_dtype(problem))
     if kind == "half":                                            # as the bits that they are
         arrays = (x.memory(np.dtype("u2")), maps.index, taps, prepared.packed.memory(np.dtype("u4")), biases,
@@ -174,15 +217,25 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     else:
         arrays = (source.flat, maps.index, taps, prepared.packed.memory(), biases,
                   table(maps.fill, real_dtype(problem).str), to)
-    blocks = p.groups * row_blocks * column_blocks * splits
+    blocks = p.groups * tiling.row_blocks * tiling.column_blocks * splits
     if kind:
-        launch(im2col_tensor_kernel(kind, TENSOR_ROWS, TENSOR_COLUMNS, *WARPS), blocks, 32 * product(WARPS), out.stream,
+        warp = TENSOR_WARPS[tiling.steady]
+        warps = tiling.rows // warp[0], tiling.columns // warp[1]
+        launch(im2col_tensor_kernel(kind, tiling.steady, *warp, *warps), blocks, 32 * product(warps), out.stream,
                layout, *arrays)
     else:
-        launch(im2col_tile_kernel(real_dtype(problem).name, ROWS, COLUMNS, PER_THREAD, THREADS), blocks, THREADS,
-               out.stream, layout, *arrays)
+        launch(im2col_tile_kernel(real_dtype(problem).name, tiling.steady, tiling.rows, tiling.columns, PER_THREAD),
+               blocks, tiling.rows * tiling.columns // PER_THREAD ** 2, out.stream, layout, *arrays)
     if splits > 1:
+        steps = tuple(step // out.dtype.itemsize for step in out.strides)
         launch(im2col_sum_kernel, ceil_div(out.size, 256), min(256, 8 * LANES), out.stream, sums.memory(), out.memory(),
-               out.extent()[0], table((*out.shape, *(step // out.dtype.itemsize for step in out.strides))), out.size,
-               splits)
+               out.extent()[0], table((out.size, 1) if out.contiguous else (*out.shape, *steps)), out.size, splits)
     mend(problem, prepared.ends, x, bias, out)
+
+
+def _in_quads(p: ConvProblem, target: Operand, sums: DeviceArray) -> bool:
+    """Whether four neighbouring positions always lie side by side in the output, at a multiple of their length."""
+    s0, s1, s2 = three(target.strides[3:], 0)
+    side_by_side = s2 == 1 and (p.out[1] == 1 or s1 == p.out[2]) and (p.out[0] == 1 or s0 == p.out[1] * p.out[2])
+    return side_by_side and parts(p) == 1 and sums.pointer % 16 == 0 and not any(
+        n % 4 for n in (p.positions, target.start, *target.strides[:2]))

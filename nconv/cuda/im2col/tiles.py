@@ -11,7 +11,7 @@ from numba import int32
 from ..arrays import OUTSIDE
 from ..copies import place as offset_of
 from ..device import block_function, cuda, kernel
-from ..ptx import vload4, vstore4
+from ..ptx import load, load_where, store, vload4, vstore4
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
@@ -39,10 +39,10 @@ class PatchLayout(NamedTuple):
     map1: int
     map2: int
     out_parts: int
-    window: int                # taps of one channel
     x_start: int
     x_batch: int
     x_group: int
+    x_channel: int
     out_start: int
     out_batch: int
     out_channel: int
@@ -51,12 +51,14 @@ class PatchLayout(NamedTuple):
     out_stride1: int
     out_stride2: int
     bias_size: int
+    quads: int                 # whether four neighbouring columns can be written at once
 
 
 @kernel
 def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width, together):
     """packed [groups, blocks, taps / together, width, together] = weight [groups K, C, window] in real numbers.
 
+    Taps come in the order [window, C, parts]: a step's taps of one place of the window differ in their channel alone.
     A complex weight becomes [[re, -im], [im, re]] over (output part, input part); beyond rows and taps stands 0.
     Parallel over the elements. Race-free because each is written by one thread.
     """
@@ -65,14 +67,14 @@ def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, bl
         row = word // width // (taps // together) % blocks * width + word % width
         g = i // width // taps // blocks
         tap = word // width % (taps // together) * together + i % together
-        c = tap // window // parts
+        place, c = tap // parts // channels, tap // parts % channels
         packed[i] = 0
-        if row < out_channels * parts and c < channels:
-            at = ((g * out_channels + row // parts) * channels + c) * window + tap % window
+        if row < out_channels * parts and place < window:
+            at = ((g * out_channels + row // parts) * channels + c) * window + place
             if parts == 1:
                 packed[i] = weight[at]
             else:
-                out_part, part = row % 2, tap // window % 2
+                out_part, part = row % 2, tap % 2
                 value = weight[2 * at + (out_part + part) % 2]
                 packed[i] = -value if out_part < part else value
 
@@ -88,26 +90,37 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
         out[out_start + offset_of(layout, rank, 1, i)] = total
 
 
-def gatherer(dtype):
-    """The block function that finds one element of the patches."""
-    @block_function
-    def gather(layout, x, maps, taps, fill, t, base, at0, at1, at2, inside):
-        """Element (tap t, this thread's position) of the patches; 0 beyond the last tap or position."""
-        if t >= layout.taps or not inside:
-            return dtype(0)
-        at = base + taps[4 * t] + maps[at0 + taps[4 * t + 1]] + maps[at1 + taps[4 * t + 2]]
-        at += maps[at2 + taps[4 * t + 3]]
-        return dtype(x[at]) if at > BEYOND else fill[t // layout.window % fill.size]
+@block_function
+def spot(maps, taps, entry, base, map_at, column, width):
+    """Where a tap of a column's position lies in memory; below BEYOND: nowhere."""
+    offset, window0, window1, window2 = vload4(taps, 4 * entry)
+    at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + width) + window1)
+    return base + offset + (at + load(maps, load(map_at, column + 2 * width) + window2))
 
-    return gather
+
+def gatherer(dtype):
+    """The block functions for one type: what stands outside the input, and one element of the patches."""
+    @block_function
+    def edge(layout, fill, t):
+        """What tap t finds outside the input; beyond the last tap 0, for there an infinite fill must add nothing."""
+        return fill[t & (fill.size - 1)] if t < layout.taps else dtype(0)
+
+    @block_function
+    def gather(x, at, fill, outside):
+        """The element at the address `at`."""
+        value = dtype(load_where(x, at, at > BEYOND, fill))
+        return value if at > BEYOND else outside
+
+    return edge, gather
 
 
 @block_function
-def place(layout, row_place, row_bias, column_place, bias, g, split, row0, column0, thread, threads):
-    """Where in memory the rows and the columns of a block's tile go, below 0 where they do not exist; the rows' bias.
+def place(layout, row_place, row_bias, column_place, column_base, map_at, bias, g, split, row0, column0, thread,
+          threads):
+    """Where the rows and the columns of a block's tile go, below 0 where they do not exist, and what columns gather.
 
-    Once for all threads, in shared memory: with the divisions among them the stores would not be unrolled, and a sum
-    that is not named by a constant lies in local memory.
+    Once for all threads, in shared memory: there it takes no registers from the sums. A column that does not exist
+    gathers the last one's elements.
     """
     for i in range(thread, row_place.size, threads):
         k = g * layout.rows + row0 + i
@@ -116,46 +129,97 @@ def place(layout, row_place, row_bias, column_place, bias, g, split, row0, colum
         if row0 + i < layout.rows:
             row_place[i] = k // layout.out_parts * layout.out_channel + k % layout.out_parts * layout.out_part
     for i in range(thread, column_place.size, threads):
-        column = column0 + i
-        q = column % layout.positions
+        column = min(column0 + i, layout.columns - 1)
+        n, q = column // layout.positions, column % layout.positions
+        o2 = q % layout.out2
+        o1 = q // layout.out2 % layout.out1
+        o0 = q // layout.out2 // layout.out1
+        column_base[i] = layout.x_start + n * layout.x_batch + g * layout.x_group
+        map_at[i] = layout.map0 + o0 * layout.stride0
+        map_at[i + column_place.size] = layout.map1 + o1 * layout.stride1
+        map_at[i + 2 * column_place.size] = layout.map2 + o2 * layout.stride2
         column_place[i] = -1
-        if column < layout.columns:
-            to = layout.out_start + split * layout.split_stride + column // layout.positions * layout.out_batch
-            to += q % layout.out2 * layout.out_stride2 + q // layout.out2 % layout.out1 * layout.out_stride1
-            column_place[i] = to + q // layout.out2 // layout.out1 * layout.out_stride0
+        if column0 + i < layout.columns:
+            to = layout.out_start + split * layout.split_stride + n * layout.out_batch
+            column_place[i] = to + o0 * layout.out_stride0 + o1 * layout.out_stride1 + o2 * layout.out_stride2
 
 
 @cache
-def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int):
-    """The kernel for one type: a block's tile is BM x BN, a thread's TM x TM."""
+def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int):
+    """The kernel for one type: a block's tile is BM x BN, a thread's TM x TM.
+
+    `steady`: all taps of a step lie at one place of the window, in neighbouring channels, so that a thread finds its
+    elements from one address.
+    """
     dtype = getattr(numba, dtype_name)
-    gather = gatherer(dtype)
+    edge, gather = gatherer(dtype)
     BK = TAPS
+    threads = BM * BN // TM ** 2
     QUADS = TM // 4                                    # a thread's rows are so many runs of four
-    TX = BN // TM                                      # threads side by side
+    WARPS = BN // TM // 8                              # side by side
     RUN_M, RUN_N = BM // QUADS, BN // QUADS            # from one run to the next
     LOADS = BK * BN // threads
     EVERY = threads // BN
+    # Threads that a multiprocessor's registers suffice for: the sums take 64 of 32 bits, addresses and what is gathered
+    # ahead the more, the more a thread gathers.
+    RESIDENT = 256 if dtype.bitwidth > 32 or not steady else 512 if LOADS <= 4 else 384
     PANELS = BK * BM // threads // 4
     PANEL = 4 * PANELS
-    SHARED_M, SHARED_N = 2 * BK * BM, 2 * BK * BN
+    SHARED_M, SHARED_N, MAPS = 2 * BK * BM, 2 * BK * BN, 3 * BN
 
-    @kernel
+    @block_function
+    def multiply(rows_shared, at_row, columns_shared, at_column, sums):
+        """Add the products of one tap."""
+        a = cuda.local.array(TM, dtype)
+        b = cuda.local.array(TM, dtype)
+        for l in range(QUADS):
+            quad = vload4(rows_shared, at_row + l * RUN_M)
+            other = vload4(columns_shared, at_column + l * RUN_N)
+            for i in range(4):
+                a[4 * l + i] = quad[i]
+                b[4 * l + i] = other[i]
+        for i in range(TM):
+            for j in range(TM):
+                sums[i, j] += a[i] * b[j]
+
+    @block_function
+    def fetch(layout, x, maps, taps, fill, step, column_base, map_at, thread, values):
+        """This thread's elements of a step; no branch, so that all loads are on their way at once."""
+        column = thread % BN
+        base = load(column_base, column)
+        if steady:
+            offset, window0, window1, window2 = vload4(taps, 4 * step)
+            at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + BN) + window1)
+            at += load(maps, load(map_at, column + 2 * BN) + window2)
+            inside = at > BEYOND
+            at = at if inside else 0                   # outside, the first element of the channel is read
+            at += base + offset + thread // BN * layout.x_channel
+            for l in range(LOADS):
+                value = dtype(load(x, at))
+                values[l] = value if inside else fill[0]
+                at += EVERY * layout.x_channel
+        else:
+            for l in range(LOADS):
+                t = step * BK + thread // BN + l * EVERY
+                values[l] = gather(x, spot(maps, taps, t, base, map_at, column, BN), fill, edge(layout, fill, t))
+
+    @kernel(bounds=(threads, max(1, RESIDENT // threads)))
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
         """[rows x taps] [taps x columns], one tile a block, double-buffered in shared memory.
 
-        Shapes: x (N, groups C, parts, D, H, W) and out (N, groups K, parts, *out) by strides; taps [taps, 4]; weight
-        [groups, row blocks, taps, BM]. Parallel over (groups, row blocks, column blocks). Race-free because each output
-        is one thread's, and a step is written to the half of shared memory that nobody reads before the next barrier.
+        Shapes: x (N, groups C, parts, D, H, W) and out (N, groups K, parts, *out) by strides; taps [taps or steps, 4];
+        weight [groups, row blocks, taps, BM]. Parallel over (groups, row blocks, column blocks). Race-free because each
+        output is one thread's, and a step is written to the half of shared memory that nobody reads before the next
+        barrier.
         """
         rows_shared = cuda.shared.array(SHARED_M, dtype)
         columns_shared = cuda.shared.array(SHARED_N, dtype)
         row_place = cuda.shared.array(BM, numba.int64)
         row_bias = cuda.shared.array(BM, dtype)
         column_place = cuda.shared.array(BN, numba.int64)
+        column_base = cuda.shared.array(BN, numba.int64)
+        map_at = cuda.shared.array(MAPS, numba.int32)
         sums = cuda.local.array((TM, TM), dtype)
-        a = cuda.local.array(TM, dtype)
-        b = cuda.local.array(TM, dtype)
         next_column = cuda.local.array(LOADS, dtype)
         next_row = cuda.local.array(PANEL, dtype)
         thread = cuda.threadIdx.x
@@ -168,69 +232,71 @@ def im2col_tile_kernel(dtype_name: str, BM: int, BN: int, TM: int, threads: int)
         first_step = split * layout.split_steps
         steps = int32(min(layout.split_steps, layout.steps - first_step))
 
-        mine = column_block * BN + thread % BN         # the column that this thread gathers
-        inside = mine < layout.columns
-        n = mine // layout.positions
-        q = mine % layout.positions
-        base = layout.x_start + n * layout.x_batch + g * layout.x_group
-        at2 = int32(layout.map2 + q % layout.out2 * layout.stride2)
-        at1 = int32(layout.map1 + q // layout.out2 % layout.out1 * layout.stride1)
-        at0 = int32(layout.map0 + q // layout.out2 // layout.out1 * layout.stride0)
-        first_tap = int32(thread // BN + first_step * BK)
+        place(layout, row_place, row_bias, column_place, column_base, map_at, bias, g, split, row_block * BM,
+              column_block * BN, thread, threads)
+        cuda.syncthreads()
         panel = ((g * layout.row_blocks + row_block) * layout.steps + first_step) * BK * BM
         for i in range(TM):
             for j in range(TM):
                 sums[i, j] = 0
 
+        fetch(layout, x, maps, taps, fill, first_step, column_base, map_at, thread, next_column)
         for l in range(LOADS):
-            columns_shared[(thread // BN + l * EVERY) * BN + thread % BN] = gather(
-                layout, x, maps, taps, fill, first_tap + l * EVERY, base, at0, at1, at2, inside)
+            store(columns_shared, thread + l * threads, next_column[l])
         for l in range(PANELS):
             at = (thread + l * threads) * 4
             vstore4(rows_shared, at, vload4(weight, panel + at))
         cuda.syncthreads()
-        ty = thread // TX * 4
-        tx = thread % TX * 4
+        # A warp's lanes are 4 by 8, in an order in which its loads of shared memory meet no bank twice.
+        lane, warp = thread % 32, thread // 32
+        ty = (lane % 2 + lane // 16 * 2 + warp // WARPS * 4) * 4
+        tx = (lane // 2 % 8 + warp % WARPS * 8) * 4
         for step in range(steps):
-            half = step % 2
             more = step + 1 < steps
             if more:
                 panel += BK * BM
-                first_tap = int32(first_tap + BK)
-                for l in range(LOADS):
-                    next_column[l] = gather(layout, x, maps, taps, fill, first_tap + l * EVERY, base, at0, at1, at2,
-                                            inside)
+                fetch(layout, x, maps, taps, fill, first_step + step + 1, column_base, map_at, thread, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):
                         next_row[4 * l + i] = quad[i]
-            for t in range(BK):
-                for l in range(QUADS):
-                    quad = vload4(rows_shared, (half * BK + t) * BM + l * RUN_M + ty)
-                    other = vload4(columns_shared, (half * BK + t) * BN + l * RUN_N + tx)
-                    for i in range(4):
-                        a[4 * l + i] = quad[i]
-                        b[4 * l + i] = other[i]
-                for i in range(TM):
-                    for j in range(TM):
-                        sums[i, j] += a[i] * b[j]
+            half = step & 1
+            at_row = half * BK * BM + ty
+            at_column = half * BK * BN + tx
+            # One by one, for LLVM unrolls no loop of this size.
+            multiply(rows_shared, at_row, columns_shared, at_column, sums)
+            multiply(rows_shared, at_row + BM, columns_shared, at_column + BN, sums)
+            multiply(rows_shared, at_row + 2 * BM, columns_shared, at_column + 2 * BN, sums)
+            multiply(rows_shared, at_row + 3 * BM, columns_shared, at_column + 3 * BN, sums)
+            multiply(rows_shared, at_row + 4 * BM, columns_shared, at_column + 4 * BN, sums)
+            multiply(rows_shared, at_row + 5 * BM, columns_shared, at_column + 5 * BN, sums)
+            multiply(rows_shared, at_row + 6 * BM, columns_shared, at_column + 6 * BN, sums)
+            multiply(rows_shared, at_row + 7 * BM, columns_shared, at_column + 7 * BN, sums)
             if more:
                 for l in range(LOADS):
-                    columns_shared[((1 - half) * BK + thread // BN + l * EVERY) * BN + thread % BN] = next_column[l]
+                    store(columns_shared, (1 - half) * BK * BN + thread + l * threads, next_column[l])
                 for l in range(PANELS):
                     vstore4(rows_shared, (1 - half) * BK * BM + (thread + l * threads) * 4,
                             (next_row[4 * l], next_row[4 * l + 1], next_row[4 * l + 2], next_row[4 * l + 3]))
             cuda.syncthreads()
 
-        place(layout, row_place, row_bias, column_place, bias, g, split, row_block * BM, column_block * BN, thread,
-              threads)
-        cuda.syncthreads()
-        for j in range(TM):
-            to = column_place[j // 4 * RUN_N + tx + j % 4]
-            if to >= 0:
-                for i in range(TM):
-                    row = i // 4 * RUN_M + ty + i % 4
-                    if row_place[row] >= 0:
-                        out[to + row_place[row]] = sums[i, j] + row_bias[row]
+        if layout.quads:
+            for j in range(0, TM, 4):
+                to = load(column_place, j // 4 * RUN_N + tx)
+                if to >= 0:
+                    for i in range(TM):
+                        row = i // 4 * RUN_M + ty + i % 4
+                        if load(row_place, row) >= 0:
+                            add = load(row_bias, row)
+                            vstore4(out, to + load(row_place, row), (sums[i, j] + add, sums[i, j + 1] + add,
+                                                               sums[i, j + 2] + add, sums[i, j + 3] + add))
+        else:
+            for j in range(TM):
+                to = load(column_place, j // 4 * RUN_N + tx + j % 4)
+                if to >= 0:
+                    for i in range(TM):
+                        row = i // 4 * RUN_M + ty + i % 4
+                        if load(row_place, row) >= 0:
+                            store(out, to + load(row_place, row), sums[i, j] + load(row_bias, row))
 
     return im2col_tile_kernel
