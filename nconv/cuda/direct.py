@@ -9,14 +9,17 @@ number of axes: this is what the other algorithms are measured by, and what take
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
+import numpy as np
+from numba import int32, int64, uint32, uint64
 
-from ..geometry import ceil_div, product, span
+from ..boundary import FILL
+from ..geometry import ceil_div, product, round_up, span
 from ..problem import ConvProblem
-from .arrays import OUTSIDE, address_maps, engine_array, table, three
-from .device import LANES, SHARED_LIMIT, block_size, cuda, kernel, launch
+from .arrays import OUTSIDE, address_maps, engine_array, three
+from .device import LANES, SHARED_LIMIT, block_size, cuda, device_cache, kernel, launch, table, upload
 from .ends import Ends, mend, watch
 from .views import DeviceArray, empty, follow
 
@@ -27,7 +30,12 @@ SUPPORTS = "every problem, every dtype; integers exactly"
 REFERENCE = "Podlozhnyuk 2007, Image Convolution with CUDA: tiles with halos in shared memory"
 _THREADS = block_size(256)
 _EACH_CHANNELS = 4             # output channels of a thread that reads global memory
-_PLANE_ROWS = 8                # output rows of a thread of a tile; 32 x 64 outputs a block
+_PLANE_ROWS = 8                # output rows of a thread of a tile; at most 32 x 64 outputs a block
+_ROWS = 8                      # output rows of a thread without a tile
+_ROWS_THREADS = block_size(128)
+_ROWS_WINDOW = 50              # taps of a plane's window up to which no tile is needed
+_MOST_TOGETHER = 8             # rows of a window that a thread takes at once
+_UNROLLED = 25                 # taps of a window for which a kernel is compiled
 BEYOND = OUTSIDE // 2          # no address, but a sum with OUTSIDE in it
 _LINE_OUTPUTS = 7              # neighbouring outputs of a thread of a line: odd, so that no two threads share a bank
 
@@ -39,7 +47,7 @@ def why_not(problem: ConvProblem) -> str:
 
 def cost(problem: ConvProblem, machine) -> float:
     """Multiplications at the kernel's rate, or the traffic of input and output where that takes longer."""
-    tiled = _tiled(problem)
+    tiled = _way(problem) != "each"
     parts = 4 if problem.engine.kind == "c" else 1
     rate = machine.flops(problem.engine) * machine.efficiency["direct_tile" if tiled else "direct"]
     moved = (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
@@ -56,9 +64,17 @@ def error(problem: ConvProblem) -> float:
     return 1.0
 
 
-def _tiled(problem: ConvProblem) -> bool:
-    """Whether tiles in shared memory serve: few outputs share an input element but through the window."""
-    return problem.rank <= 3 and problem.C * problem.K <= 4
+@lru_cache(maxsize=1024)
+def _way(problem: ConvProblem) -> str:
+    """The kernel: "each", but where few outputs share an input element but through the window "tile" or "rows"."""
+    p = problem
+    if p.rank > 3 or p.C * p.K > 4 or p.N * p.groups * p.K * p.positions >= 1 << 31:
+        return "each"
+    if _is_line(p):
+        return "tile"
+    window = three(p.kernel)
+    slides = three(p.stride)[1] == three(p.dilation)[1]
+    return "rows" if not slides or window[1] * window[2] <= _ROWS_WINDOW or p.channels_last else "tile"
 
 
 class EachLayout(NamedTuple):
@@ -95,6 +111,44 @@ class EachLayout(NamedTuple):
     bias_size: int
 
 
+class RowsLayout(NamedTuple):
+    """What a thread of `direct_rows_kernel` knows. Axes are those of three."""
+
+    items: int                 # threads with work
+    chunks: int                # of J rows
+    out_channels: int          # of all groups
+    group_channels: int        # output channels of one group
+    channels: int
+    out0: int
+    out1: int
+    out2: int
+    kernel0: int
+    kernel1: int
+    kernel2: int
+    stride0: int
+    stride1: int
+    stride2: int
+    dilation0: int
+    dilation1: int
+    dilation2: int
+    map0: int                  # where an axis' map begins; below 0: the axis is not there
+    map1: int
+    map2: int
+    w_channel: int             # from one output channel's weights to the next one's
+    w_tap: int
+    last: int                  # 1: neighbouring threads have neighbouring channels
+    x_start: int
+    x_batch: int
+    x_channel: int
+    out_start: int
+    out_batch: int
+    out_channel: int
+    out_stride0: int
+    out_stride1: int
+    out_stride2: int
+    bias_size: int
+
+
 class TileLayout(NamedTuple):
     """What a thread of `direct_tile_kernel` knows. Axes 1 and 2 are tiled, axis 0 is walked plane by plane."""
 
@@ -117,9 +171,15 @@ class TileLayout(NamedTuple):
     map1: int
     map2: int
     map_end: int
+    low1: int                  # first padded position that holds an element itself
+    low2: int
+    high1: int                 # behind the last one; 0 where elements do not lie as in memory
+    high2: int
     x_start: int
     x_batch: int
     x_channel: int
+    x_stride1: int
+    x_stride2: int
     out_start: int
     out_batch: int
     out_channel: int
@@ -131,6 +191,7 @@ class TileLayout(NamedTuple):
     tile2: int
     grid1: int                 # blocks
     grid2: int
+    pitch: int                 # from one row of shared memory to the next
     slab1: int                 # taps whose input is in shared memory at once
     slab2: int
     line: int                  # 1: threads lie along axis 2 only, and slide along it
@@ -145,14 +206,18 @@ class Prepared(NamedTuple):
 
 def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     """Pack the weight."""
-    dense = engine_array(problem, weight)
-    M = 1 if _tiled(problem) else _EACH_CHANNELS
+    way = _way(problem)
+    turned = way == "tile" and not _is_line(problem)   # a thread slides along the rows: their taps side by side
+    dense = engine_array(problem, weight.swapaxes(weight.ndim - 2, weight.ndim - 1) if turned else weight)
+    together = way == "rows" and problem.channels_last
+    groups, K = (1, problem.groups * problem.K) if together else (problem.groups, problem.K)
+    M = K if together else _EACH_CHANNELS if way == "each" else 1
     taps = product(problem.kernel)
-    blocks = ceil_div(problem.K, M)
-    packed = empty((problem.groups * blocks * problem.C * taps * M,), problem.engine, dense)
+    blocks = ceil_div(K, M)
+    packed = empty((groups * blocks * problem.C * taps * M,), problem.engine, dense)
     launch(direct_pack_kernel, ceil_div(packed.size, _THREADS), _THREADS, packed.stream, dense.memory(),
-           packed.memory(), problem.K, problem.C * taps, blocks, M)
-    return Prepared(packed, watch(problem, dense))
+           packed.memory(), K, problem.C * taps, blocks, M)
+    return Prepared(packed, watch(problem, weight))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None,
@@ -160,25 +225,41 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     """Fill `out`; see `registry` for the shapes."""
     follow(out.stream, prepared.packed, x, bias)
     biases = table((0,), problem.engine.str) if bias is None else engine_array(problem, bias).memory()
-    strides = [step // x.dtype.itemsize for step in x.strides]
-    maps = address_maps(problem, tuple(strides[2:]))
-    fill = problem.engine.type(problem.fill)
-    arrays = (x.memory(), maps.index, prepared.packed.memory(), biases, out.memory())
+    strides = tuple(step // x.dtype.itemsize for step in x.strides)
     out_strides = tuple(step // out.dtype.itemsize for step in out.strides)
+    fill = problem.engine.type(problem.fill)
     common = {"x_start": x.extent()[0], "x_batch": strides[0], "x_channel": strides[1], "out_start": out.extent()[0],
               "out_batch": out_strides[0], "out_channel": out_strides[1], "bias_size": biases.size}
-    if _tiled(problem):
-        layout, slides, shared = _tile_layout(problem)
-        layout = layout._replace(**common, **{f"out_stride{a}": s for a, s in enumerate(three(out_strides[2:], 0))})
-        blocks = problem.N * problem.groups * problem.K * layout.out0 * layout.grid1 * layout.grid2
-        launch(direct_tile_kernel(problem.engine.name, _LINE_OUTPUTS if layout.line else _PLANE_ROWS, slides), blocks,
-               _THREADS, out.stream, layout, *arrays, fill, shared=shared)
-    else:
+    way = _way(problem)
+    if way == "each":
+        maps = address_maps(problem, strides[2:]).index
         layout, outer = _each_layout(problem)
         blocks = problem.N * problem.groups * layout.blocks * ceil_div(problem.positions, _THREADS)
         launch(direct_each_kernel(problem.engine.name, _EACH_CHANNELS), blocks, _THREADS, out.stream,
-               layout._replace(**common), table(outer + three(out_strides[2:], 0)), *arrays, fill)
+               layout._replace(**common), table(outer + three(out_strides[2:], 0)), x.memory(), maps,
+               prepared.packed.memory(), biases, out.memory(), fill)
+    else:
+        index = "int32" if sum(n * abs(s) for n, s in zip(problem.size, strides[2:], strict=True)) < 1 << 29 else "int64"
+        arrays = (x.memory(), _maps(problem, strides[2:], index), prepared.packed.memory(), biases, out.memory())
+        layout, kernel, blocks, threads, shared = (_rows_layout if way == "rows" else _tile_layout)(problem, index)
+        if way == "tile":
+            common |= dict(zip(("x_stride1", "x_stride2"), three(strides[2:], 0)[1:], strict=True))
+        layout = layout._replace(**common, **{f"out_stride{a}": s for a, s in enumerate(three(out_strides[2:], 0))})
+        launch(kernel, blocks, threads, out.stream, layout, *arrays, fill, shared=shared)
     mend(problem, prepared.ends, x, bias, out)
+
+
+def _outside(index_name: str) -> int:
+    """OUTSIDE for maps of a type: the sum of two stays in the type, and half of it is no address."""
+    return -(1 << 30) if index_name == "int32" else OUTSIDE
+
+
+@device_cache(256)
+def _maps(problem: ConvProblem, strides: tuple[int, ...], index: str):
+    """The maps of the axes one behind the other, times their strides, on the device."""
+    maps = [np.where(m == FILL, _outside(index), m * step)
+            for m, step in zip(problem.index_maps(), strides, strict=True)]
+    return upload(np.concatenate(maps).astype(index))
 
 
 @lru_cache(maxsize=256)
@@ -197,34 +278,76 @@ def _each_layout(problem: ConvProblem) -> tuple[EachLayout, tuple]:
 
 
 @lru_cache(maxsize=256)
-def _tile_layout(problem: ConvProblem) -> tuple[TileLayout, bool, int]:
-    """(layout, whether neighbouring outputs of a thread share inputs, bytes of shared memory)."""
+def _rows_layout(problem: ConvProblem, index: str) -> tuple[RowsLayout, Any, int, int, int]:
+    """(layout, kernel, blocks, threads of a block, bytes of shared memory)."""
     p = problem
     out, kernel, stride, dilation = three(p.out), three(p.kernel), three(p.stride), three(p.dilation)
     starts = three(tuple(sum(p.reach[:a]) for a in range(p.rank)), -1)
-    line = out[1] == 1
-    tile = (1, _THREADS * _LINE_OUTPUTS) if line else (_THREADS // LANES * _PLANE_ROWS, LANES)
+    J = _ROWS
+    chunks = ceil_div(out[1], J)
+    items = p.N * p.groups * p.K * out[0] * chunks * out[2]
+    R = _together(kernel[1]) if stride[1] == dilation[1] else 1
+    S = kernel[2] if R * kernel[2] <= _UNROLLED else 0
+    taps = product(p.kernel)
+    w_channel, w_tap = (1, p.groups * p.K) if p.channels_last else (p.C * taps, 1)
+    layout = RowsLayout(
+        items, chunks, p.groups * p.K, p.K, p.C, *out, *kernel, *stride, *dilation, *starts, w_channel, w_tap,
+        int(p.channels_last), *(0,) * 10)
+    return (layout, direct_rows_kernel(p.engine.name, index, J, R, S), ceil_div(items, _ROWS_THREADS), _ROWS_THREADS, 0)
+
+
+def _together(taps: int) -> int:
+    """So many rows of the window at once that none is left over."""
+    return next(r for r in range(min(taps, _MOST_TOGETHER), 0, -1) if taps % r == 0)
+
+
+def _is_line(problem: ConvProblem) -> bool:
+    return three(problem.out)[1] == 1
+
+
+@lru_cache(maxsize=256)
+def _tile_layout(problem: ConvProblem, index: str) -> tuple[TileLayout, Any, int, int, int]:
+    """(layout, kernel, blocks, threads of a block, bytes of shared memory)."""
+    p = problem
+    out, kernel, stride, dilation = three(p.out), three(p.kernel), three(p.stride), three(p.dilation)
+    starts = three(tuple(sum(p.reach[:a]) for a in range(p.rank)), -1)
+    line = _is_line(p)
+    J = _LINE_OUTPUTS if line else _PLANE_ROWS
+    # So many threads that the last tile is nearly full, too.
+    threads = min(range(_THREADS, LANES - 1, -LANES), key=lambda t: (
+        ceil_div(out[2], t * J) * (t * J + 64) if line else ceil_div(out[1], t // LANES * J) * (t // LANES * J + 16)))
+    tile = (1, threads * J) if line else (threads // LANES * J, LANES)
     slab = list(kernel[1:])
 
+    def pitch() -> int:
+        return round_up((tile[1] - 1) * stride[2] + span(slab[1], dilation[2]), 1 if line else LANES)
+
     def size() -> int:
-        return product((n - 1) * s + span(k, d) for n, s, k, d in zip(
-            tile, stride[1:], slab, dilation[1:], strict=True)) * p.engine.itemsize
+        return ((tile[0] - 1) * stride[1] + span(slab[0], dilation[1])) * pitch() * p.engine.itemsize
 
     while size() > SHARED_LIMIT and max(slab) > 1:
         axis = max((0, 1), key=lambda a: slab[a] * dilation[1 + a])
         slab[axis] = ceil_div(slab[axis], 2)
     while size() > SHARED_LIMIT:                       # a large stride, or wide numbers: fewer outputs
         if line:
-            tile = (1, ceil_div(tile[1] // _LINE_OUTPUTS, 2) * _LINE_OUTPUTS)
-        elif tile[0] > _PLANE_ROWS:
-            tile = (tile[0] // 2, tile[1])
+            tile = (1, ceil_div(tile[1] // J, 2) * J)
+        elif tile[0] > J:
+            tile = (ceil_div(tile[0] // J, 2) * J, tile[1])
         else:
             tile = (tile[0], tile[1] // 2)
-    slides = stride[2] == dilation[2] if line else stride[1] == dilation[1]
+    along = 2 if line else 1
+    jump = (stride[2] if line else stride[1] * pitch()) if stride[along] == dilation[along] else 0
+    taps = slab[along - 1]
+    R = min(range(min(taps, _MOST_TOGETHER), min(taps, 4) - 1, -1), key=lambda r: (taps % r, -r))     # few left over
+    low = three(tuple(low for low, _ in p.padding), 0)
+    plain = all(u == 1 for u in p.upsample)
+    high = [a + n if plain else 0 for a, n in zip(low, three(p.size), strict=True)]
     layout = TileLayout(
-        p.groups, p.C, p.K, *out, *kernel, *stride, *dilation, *starts, sum(p.reach), *(0,) * 10, *tile,
-        *map(ceil_div, out[1:], tile), *slab, int(line))
-    return layout, slides, max(size(), tile[0] * tile[1] * p.engine.itemsize)
+        p.groups, p.C, p.K, *out, *kernel, *stride, *dilation, *starts, sum(p.reach), *low[1:], *high[1:], *(0,) * 12,
+        *tile, *map(ceil_div, out[1:], tile), pitch(), *slab, int(line))
+    blocks = p.N * p.groups * p.K * out[0] * layout.grid1 * layout.grid2
+    return (layout, direct_tile_kernel(p.engine.name, index, J, R, jump), blocks, threads,
+            max(size(), tile[0] * tile[1] * p.engine.itemsize))
 
 
 # ------------------------------------------------------------------------------------------------- The kernels
@@ -318,123 +441,227 @@ def direct_each_kernel(dtype_name: str, M: int):
 
 
 @cache
-def direct_tile_kernel(dtype_name: str, J: int, slides: bool):
-    """The kernel for one type in which a thread sums J outputs; `slides` says that they share inputs tap by tap."""
-    dtype = getattr(numba, dtype_name)
-    AT_ONCE = 4
-    WINDOW = J + AT_ONCE - 1
+def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int, S: int):
+    """The kernel for one type in which a thread sums J rows of a column, R rows of the window at once.
+
+    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output. S is the
+    number of the window's columns; 0: any.
+    """
+    dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
+    ROWS = J + R - 1
+    NOWHERE, NO_PLACE = _outside(index_name), _outside(index_name) // 2
+
+    @kernel
+    def direct_rows_kernel(layout, x, maps, weight, bias, out, fill):
+        """out[n, k, p] = bias + sum over the window, read from global memory; each element serves R rows of sums.
+
+        Shapes: x (N, groups C, D, H, W) and out (N, groups K, *out) by strides; weight [groups K, C taps] by strides.
+        Parallel over (N, groups K, out planes, chunks of J rows, columns), or with the channels last. Race-free because
+        each output is one thread's.
+        """
+        # 32 bits all the way: a division of 64 bits takes as long as a whole window.
+        item = uint32(uint32(cuda.blockIdx.x) * uint32(cuda.blockDim.x) + uint32(cuda.threadIdx.x))
+        if item >= uint32(layout.items):
+            return
+        k = uint32(0)
+        out_channels = uint32(layout.out_channels)
+        if layout.last:
+            k = uint32(item % out_channels)
+            item = uint32(item // out_channels)
+        q2 = uint32(item % uint32(layout.out2))
+        item = uint32(item // uint32(layout.out2))
+        first = uint32(item % uint32(layout.chunks)) * J
+        item = uint32(item // uint32(layout.chunks))
+        q0 = uint32(0)
+        if layout.out0 > 1:
+            q0 = uint32(item % uint32(layout.out0))
+            item = uint32(item // uint32(layout.out0))
+        if not layout.last:
+            k = uint32(item % out_channels)
+            item = uint32(item // out_channels)
+        n = item
+        g = uint32(k // uint32(layout.group_channels))
+
+        sums = cuda.local.array(J, dtype)
+        window = cuda.local.array(ROWS, dtype)
+        rows = cuda.local.array(ROWS, whole)
+        start = bias[uint32(k % uint32(layout.bias_size))]
+        for j in range(J):
+            sums[j] = start
+        columns = S if S else layout.kernel2
+        column_map = int64(layout.map2) + int64(q2) * layout.stride2
+        last_row = layout.map2 - 1
+        base = int64(layout.x_start) + int64(n) * layout.x_batch + int64(g) * layout.channels * layout.x_channel
+        w = int64(k) * layout.w_channel
+        for c in range(layout.channels):
+            for r0 in range(layout.kernel0):
+                plane = whole(0)
+                if layout.map0 >= 0:
+                    plane = whole(maps[uint64(layout.map0 + int64(q0) * layout.stride0 + r0 * layout.dilation0)])
+                for r1 in range(0, layout.kernel1, R):
+                    row_map = layout.map1 + int64(first) * layout.stride1 + r1 * layout.dilation1
+                    for i in range(ROWS):
+                        # Rows beyond the last output are read and not written.
+                        row = maps[uint64(min(row_map + i * layout.stride1, last_row))]
+                        rows[i] = whole(plane + row) if plane > NO_PLACE and row > NO_PLACE else whole(NOWHERE)
+                    for s in range(columns):
+                        column = maps[uint64(column_map + s * layout.dilation2)]
+                        for i in range(ROWS):
+                            at = whole(rows[i] + column)
+                            window[i] = fill
+                            if at > NO_PLACE:
+                                window[i] = dtype(x[uint64(base + at)])
+                        for r in range(R):
+                            factor = weight[uint64(w + (r * columns + s) * layout.w_tap)]
+                            for j in range(J):
+                                sums[j] += factor * window[r + j]
+                    w += R * columns * layout.w_tap
+            base += layout.x_channel
+
+        to = layout.out_start + int64(n) * layout.out_batch + int64(k) * layout.out_channel
+        to += int64(q0) * layout.out_stride0 + int64(first) * layout.out_stride1 + int64(q2) * layout.out_stride2
+        for j in range(J):
+            if first + j < layout.out1:
+                out[uint64(to + j * layout.out_stride1)] = sums[j]
+
+    return direct_rows_kernel
+
+
+@cache
+def direct_tile_kernel(dtype_name: str, index_name: str, J: int, R: int, JUMP: int):
+    """The kernel for one type in which a thread sums J outputs, R taps at once.
+
+    JUMP: how far apart in shared memory the inputs of neighbouring outputs, and of neighbouring taps, lie; 0: these
+    differ, and no input serves two outputs.
+    """
+    dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
+    WINDOW = J + R - 1
+    NO_PLACE = _outside(index_name) // 2
 
     @kernel
     def direct_tile_kernel(layout, x, maps, weight, bias, out, fill):
         """out[n, k, p] = bias + sum over the window, from tiles with halos in shared memory.
 
-        Shapes: x (N, groups C, D, H, W) and out (N, groups K, *out) by strides; weight [groups K, C, taps]. Parallel
-        over (N, groups K, out planes, tiles); a thread has J rows of one column, or J neighbours of a line. Race-free
-        because each output is one thread's and the tile is filled between two barriers.
+        Shapes: x (N, groups C, D, H, W) and out (N, groups K, *out) by strides; weight [groups K, C, depth, rows,
+        columns], for tiles [.., columns, rows]. Parallel over (N, groups K, out planes, tiles); a thread has J rows of
+        one column, or J neighbours of a line. Race-free because each output is one thread's and the tile is filled
+        between two barriers.
         """
         tile = cuda.shared.array(0, dtype)
-        thread = cuda.threadIdx.x
-        rest = cuda.blockIdx.x
-        origin2 = rest % layout.grid2 * layout.tile2
-        rest //= layout.grid2
-        origin1 = rest % layout.grid1 * layout.tile1
-        rest //= layout.grid1
-        q0 = rest % layout.out0
-        rest //= layout.out0
-        k = rest % (layout.groups * layout.out_channels)
-        n = rest // (layout.groups * layout.out_channels)
-        g = k // layout.out_channels
+        thread = int32(cuda.threadIdx.x)
+        rest = uint32(cuda.blockIdx.x)
+        origin2 = int32(uint32(rest % uint32(layout.grid2))) * layout.tile2
+        rest = uint32(rest // uint32(layout.grid2))
+        origin1 = int32(uint32(rest % uint32(layout.grid1))) * layout.tile1
+        rest = uint32(rest // uint32(layout.grid1))
+        q0 = uint32(rest % uint32(layout.out0))
+        rest = uint32(rest // uint32(layout.out0))
+        k = int64(uint32(rest % uint32(layout.groups * layout.out_channels)))
+        n = int64(uint32(rest // uint32(layout.groups * layout.out_channels)))
+        g = int64(uint32(k) // uint32(layout.out_channels))
 
-        rows_of_tile = layout.tile1
-        columns_of_tile = layout.tile2
-        pitch = (columns_of_tile - 1) * layout.stride2 + (layout.slab2 - 1) * layout.dilation2 + 1
+        pitch, tile2 = int32(layout.pitch), int32(layout.tile2)
+        stride1, stride2 = int32(layout.stride1), int32(layout.stride2)
         if layout.line:
-            row, column = 0, thread * J
-            first_row, rows_at_once, first_column, columns_at_once = 0, 1, thread, cuda.blockDim.x
-            jump = layout.stride2
-            step = layout.dilation2
-            aside = layout.dilation1 * pitch
+            row, column = int32(0), int32(thread * J)
+            first_row, rows_at_once, first_column, columns_at_once = int32(0), int32(1), thread, int32(cuda.blockDim.x)
+            jump, step, aside = stride2, int32(layout.dilation2), int32(layout.dilation1 * pitch)
         else:
-            row, column = thread // LANES * J, thread % LANES
-            first_row, rows_at_once = thread // LANES, cuda.blockDim.x // LANES
-            first_column, columns_at_once = thread % LANES, LANES
-            jump = layout.stride1 * pitch
-            step = layout.dilation1 * pitch
-            aside = layout.dilation2
-        here = row * layout.stride1 * pitch + column * layout.stride2
-        busy = row < rows_of_tile and column < columns_of_tile
+            row, column = int32(thread // LANES * J), int32(thread % LANES)
+            first_row, rows_at_once = int32(thread // LANES), int32(cuda.blockDim.x // LANES)
+            first_column, columns_at_once = int32(thread % LANES), int32(LANES)
+            jump, step, aside = int32(stride1 * pitch), int32(layout.dilation1 * pitch), int32(layout.dilation2)
+        here = int32(row * stride1 * pitch + column * stride2)
+        busy = row < layout.tile1 and column < tile2
 
         sums = cuda.local.array(J, dtype)
         window = cuda.local.array(WINDOW, dtype)
+        start = bias[uint64(k % layout.bias_size)]
         for j in range(J):
-            sums[j] = bias[k % layout.bias_size]
+            sums[j] = start
         for plane in range(layout.channels * layout.kernel0):
             c = plane // layout.kernel0
             base = layout.x_start + n * layout.x_batch + (g * layout.channels + c) * layout.x_channel
+            filled = False
             if layout.map0 >= 0:
-                base += maps[layout.map0 + q0 * layout.stride0 + plane % layout.kernel0 * layout.dilation0]
+                at0 = maps[uint64(layout.map0 + q0 * layout.stride0 + plane % layout.kernel0 * layout.dilation0)]
+                filled = at0 <= NO_PLACE
+                base += int64(at0)
             for slab1 in range(0, layout.kernel1, layout.slab1):
-                taps1 = min(layout.slab1, layout.kernel1 - slab1)
+                taps1 = int32(min(layout.slab1, layout.kernel1 - slab1))
                 for slab2 in range(0, layout.kernel2, layout.slab2):
-                    taps2 = min(layout.slab2, layout.kernel2 - slab2)
-                    height = (rows_of_tile - 1) * layout.stride1 + (taps1 - 1) * layout.dilation1 + 1
-                    width = (columns_of_tile - 1) * layout.stride2 + (taps2 - 1) * layout.dilation2 + 1
-                    first1 = layout.map1 + origin1 * layout.stride1 + slab1 * layout.dilation1
-                    first2 = layout.map2 + origin2 * layout.stride2 + slab2 * layout.dilation2
-                    for u in range(first_row, height, rows_at_once):
-                        row_at = base
-                        there = True
-                        if layout.map1 >= 0:
-                            there = first1 + u < layout.map2
-                            row_at += maps[first1 + u] if there else 0
-                        for v in range(first_column, width, columns_at_once):
-                            inside = there and first2 + v < layout.map_end
-                            at = row_at + (maps[first2 + v] if inside else 0)
-                            tile[u * pitch + v] = dtype(x[at]) if inside and at > BEYOND else fill
-                    cuda.syncthreads()
-                    w = (k * layout.channels * layout.kernel0 + plane) * layout.kernel1 + slab1
-                    w = w * layout.kernel2 + slab2
-                    if layout.line:
-                        inner, w_step, others, w_aside = taps2, 1, taps1, layout.kernel2
+                    taps2 = int32(min(layout.slab2, layout.kernel2 - slab2))
+                    height = int32((layout.tile1 - 1) * stride1 + (taps1 - 1) * layout.dilation1 + 1)
+                    width = int32((tile2 - 1) * stride2 + (taps2 - 1) * layout.dilation2 + 1)
+                    first1 = int32(origin1 * stride1 + slab1 * layout.dilation1)
+                    first2 = int32(origin2 * stride2 + slab2 * layout.dilation2)
+                    # One branch for the whole block: inside, an address needs no map.
+                    if (first1 >= layout.low1 and first1 + height <= layout.high1 and first2 >= layout.low2
+                            and first2 + width <= layout.high2 and not filled):
+                        inner = base + (first1 - layout.low1) * layout.x_stride1
+                        inner += (first2 - layout.low2) * layout.x_stride2
+                        for u in range(first_row, height, rows_at_once):
+                            for v in range(first_column, width, columns_at_once):
+                                at = inner + u * layout.x_stride1 + v * layout.x_stride2
+                                tile[uint32(u * pitch + v)] = dtype(x[uint64(at)])
                     else:
-                        inner, w_step, others, w_aside = taps1, layout.kernel2, taps2, 1
+                        for u in range(first_row, height, rows_at_once):
+                            row_at = whole(0)
+                            there = not filled
+                            if layout.map1 >= 0:
+                                there = there and layout.map1 + first1 + u < layout.map2
+                                row_at = maps[uint64(layout.map1 + first1 + u)] if there else whole(0)
+                            for v in range(first_column, width, columns_at_once):
+                                inside = there and layout.map2 + first2 + v < layout.map_end
+                                at = whole(row_at + (maps[uint64(layout.map2 + first2 + v)] if inside else whole(0)))
+                                value = fill
+                                if inside and at > NO_PLACE:
+                                    value = dtype(x[uint64(base + at)])
+                                tile[uint32(u * pitch + v)] = value
+                    cuda.syncthreads()
+                    if layout.line:
+                        inner_taps, others, length = taps2, taps1, layout.kernel2
+                        w = ((k * layout.channels * layout.kernel0 + plane) * layout.kernel1 + slab1) * length + slab2
+                    else:
+                        inner_taps, others, length = taps1, taps2, layout.kernel1
+                        w = ((k * layout.channels * layout.kernel0 + plane) * layout.kernel2 + slab2) * length + slab1
                     if busy:
                         for other in range(others):
-                            at = here + other * aside
-                            at_w = w + other * w_aside
-                            t = 0
-                            if slides:
-                                while t + AT_ONCE <= inner:
+                            at_tile = int32(here + other * aside)
+                            at_w = w + other * length
+                            t = int32(0)
+                            if JUMP:
+                                while t + R <= inner_taps:
                                     for i in range(WINDOW):
-                                        window[i] = tile[at + i * jump]
-                                    for i in range(AT_ONCE):
-                                        factor = weight[at_w + i * w_step]
+                                        window[i] = tile[uint32(at_tile + i * JUMP)]
+                                    for i in range(R):
+                                        factor = weight[uint64(at_w + i)]
                                         for j in range(J):
                                             sums[j] += factor * window[i + j]
-                                    at += AT_ONCE * step
-                                    at_w += AT_ONCE * w_step
-                                    t += AT_ONCE
-                            while t < inner:
-                                factor = weight[at_w]
+                                    at_tile = int32(at_tile + R * JUMP)
+                                    at_w += R
+                                    t = int32(t + R)
+                            while t < inner_taps:
+                                factor = weight[uint64(at_w)]
                                 for j in range(J):
-                                    sums[j] += factor * tile[at + j * jump]
-                                at += step
-                                at_w += w_step
-                                t += 1
+                                    sums[j] += factor * tile[uint32(at_tile + j * jump)]
+                                at_tile = int32(at_tile + step)
+                                at_w += 1
+                                t = int32(t + 1)
                     cuda.syncthreads()
 
-        to = layout.out_start + n * layout.out_batch + k * layout.out_channel + q0 * layout.out_stride0
+        to = layout.out_start + n * layout.out_batch + k * layout.out_channel + int64(q0) * layout.out_stride0
         if layout.line:                                # through shared memory, so that neighbours are stored together
             if busy:
                 for j in range(J):
-                    tile[column + j] = sums[j]
+                    tile[uint32(column + j)] = sums[j]
             cuda.syncthreads()
-            for i in range(thread, min(columns_of_tile, layout.out2 - origin2), cuda.blockDim.x):
-                out[to + (origin2 + i) * layout.out_stride2] = tile[i]
+            for i in range(thread, min(int64(tile2), layout.out2 - origin2), cuda.blockDim.x):
+                out[uint64(to + (origin2 + i) * layout.out_stride2)] = tile[uint32(i)]
         elif busy and origin2 + column < layout.out2:
             to += (origin2 + column) * layout.out_stride2
             for j in range(J):
                 if origin1 + row + j < layout.out1:
-                    out[to + (origin1 + row + j) * layout.out_stride1] = sums[j]
+                    out[uint64(to + (origin1 + row + j) * layout.out_stride1)] = sums[j]
 
     return direct_tile_kernel
