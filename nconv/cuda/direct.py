@@ -19,7 +19,7 @@ from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, span
 from ..problem import ConvProblem
 from .arrays import OUTSIDE, address_maps, engine_array, three
-from .device import LANES, SHARED_LIMIT, block_size, cuda, device_cache, kernel, launch, table, upload
+from .device import LANES, SHARED_LIMIT, block_function, block_size, cuda, device_cache, kernel, launch, table, upload
 from .ends import Ends, mend, watch
 from .views import DeviceArray, empty, follow
 
@@ -31,11 +31,11 @@ REFERENCE = "Podlozhnyuk 2007, Image Convolution with CUDA: tiles with halos in 
 _THREADS = block_size(256)
 _EACH_CHANNELS = 4             # output channels of a thread that reads global memory
 _PLANE_ROWS = 8                # output rows of a thread of a tile; at most 32 x 64 outputs a block
-_ROWS = 8                      # output rows of a thread without a tile
+_MOST_ROWS = 16                # output rows of a thread without a tile
 _ROWS_THREADS = block_size(128)
 _ROWS_WINDOW = 50              # taps of a plane's window up to which no tile is needed
 _MOST_TOGETHER = 8             # rows of a window that a thread takes at once
-_UNROLLED = 25                 # taps of a window for which a kernel is compiled
+FETCH = 8                      # loads of a thread under way at once while a tile is filled
 BEYOND = OUTSIDE // 2          # no address, but a sum with OUTSIDE in it
 _LINE_OUTPUTS = 7              # neighbouring outputs of a thread of a line: odd, so that no two threads share a bank
 
@@ -68,12 +68,12 @@ def error(problem: ConvProblem) -> float:
 def _way(problem: ConvProblem) -> str:
     """The kernel: "each", but where few outputs share an input element but through the window "tile" or "rows"."""
     p = problem
-    if p.rank > 3 or p.C * p.K > 4 or p.N * p.groups * p.K * p.positions >= 1 << 31:
+    if p.rank > 3 or p.C * p.K > 4 or 0 in p.size or p.N * p.groups * p.K * p.positions >= 1 << 31:
         return "each"
     if _is_line(p):
         return "tile"
-    window = three(p.kernel)
-    slides = three(p.stride)[1] == three(p.dilation)[1]
+    window = _three(p, p.kernel)
+    slides = _three(p, p.stride)[1] == _three(p, p.dilation)[1]
     return "rows" if not slides or window[1] * window[2] <= _ROWS_WINDOW or p.channels_last else "tile"
 
 
@@ -112,16 +112,25 @@ class EachLayout(NamedTuple):
 
 
 class RowsLayout(NamedTuple):
-    """What a thread of `direct_rows_kernel` knows. Axes are those of three."""
+    """What a thread of `direct_rows_kernel` knows. Axes are those of three; `over`: see `_divisor`."""
 
     items: int                 # threads with work
     chunks: int                # of J rows
+    over_chunks: int
+    shift_chunks: int
     out_channels: int          # of all groups
-    group_channels: int        # output channels of one group
+    over_channels: int
+    shift_channels: int
+    over_group: int            # output channels of one group
+    shift_group: int
     channels: int
     out0: int
+    over_out0: int
+    shift_out0: int
     out1: int
     out2: int
+    over_out2: int
+    shift_out2: int
     kernel0: int
     kernel1: int
     kernel2: int
@@ -131,8 +140,7 @@ class RowsLayout(NamedTuple):
     dilation0: int
     dilation1: int
     dilation2: int
-    map0: int                  # where an axis' map begins; below 0: the axis is not there
-    map1: int
+    map1: int                  # where an axis' map begins
     map2: int
     w_channel: int             # from one output channel's weights to the next one's
     w_tap: int
@@ -146,7 +154,7 @@ class RowsLayout(NamedTuple):
     out_stride0: int
     out_stride1: int
     out_stride2: int
-    bias_size: int
+    bias_step: int
 
 
 class TileLayout(NamedTuple):
@@ -167,26 +175,19 @@ class TileLayout(NamedTuple):
     dilation0: int
     dilation1: int
     dilation2: int
-    map0: int
-    map1: int
+    map1: int                  # where an axis' map begins, and the last one ends
     map2: int
     map_end: int
-    low1: int                  # first padded position that holds an element itself
-    low2: int
-    high1: int                 # behind the last one; 0 where elements do not lie as in memory
-    high2: int
     x_start: int
     x_batch: int
     x_channel: int
-    x_stride1: int
-    x_stride2: int
     out_start: int
     out_batch: int
     out_channel: int
     out_stride0: int
     out_stride1: int
     out_stride2: int
-    bias_size: int
+    bias_step: int
     tile1: int                 # outputs of a block
     tile2: int
     grid1: int                 # blocks
@@ -229,37 +230,42 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     out_strides = tuple(step // out.dtype.itemsize for step in out.strides)
     fill = problem.engine.type(problem.fill)
     common = {"x_start": x.extent()[0], "x_batch": strides[0], "x_channel": strides[1], "out_start": out.extent()[0],
-              "out_batch": out_strides[0], "out_channel": out_strides[1], "bias_size": biases.size}
+              "out_batch": out_strides[0], "out_channel": out_strides[1]}
     way = _way(problem)
     if way == "each":
-        maps = address_maps(problem, strides[2:]).index
         layout, outer = _each_layout(problem)
         blocks = problem.N * problem.groups * layout.blocks * ceil_div(problem.positions, _THREADS)
         launch(direct_each_kernel(problem.engine.name, _EACH_CHANNELS), blocks, _THREADS, out.stream,
-               layout._replace(**common), table(outer + three(out_strides[2:], 0)), x.memory(), maps,
-               prepared.packed.memory(), biases, out.memory(), fill)
+               layout._replace(**common, bias_size=biases.size), table(outer + three(out_strides[2:], 0)), x.memory(),
+               address_maps(problem, strides[2:]).index, prepared.packed.memory(), biases, out.memory(), fill)
     else:
-        index = "int32" if sum(n * abs(s) for n, s in zip(problem.size, strides[2:], strict=True)) < 1 << 29 else "int64"
-        arrays = (x.memory(), _maps(problem, strides[2:], index), prepared.packed.memory(), biases, out.memory())
+        maps, before, index = _maps(problem, strides[2:])
+        common["x_start"] += before
         layout, kernel, blocks, threads, shared = (_rows_layout if way == "rows" else _tile_layout)(problem, index)
-        if way == "tile":
-            common |= dict(zip(("x_stride1", "x_stride2"), three(strides[2:], 0)[1:], strict=True))
-        layout = layout._replace(**common, **{f"out_stride{a}": s for a, s in enumerate(three(out_strides[2:], 0))})
-        launch(kernel, blocks, threads, out.stream, layout, *arrays, fill, shared=shared)
+        steps = zip(("out_stride0", "out_stride1", "out_stride2"), _three(problem, out_strides[2:], 0), strict=True)
+        launch(kernel, blocks, threads, out.stream,
+               layout._replace(**common, bias_step=int(bias is not None), **dict(steps)),
+               x.memory(), maps, prepared.packed.memory(), biases, out.memory(), fill, shared=shared)
     mend(problem, prepared.ends, x, bias, out)
 
 
-def _outside(index_name: str) -> int:
-    """OUTSIDE for maps of a type: the sum of two stays in the type, and half of it is no address."""
-    return -(1 << 30) if index_name == "int32" else OUTSIDE
+def _three(problem: ConvProblem, values: tuple, one: Any = 1) -> tuple:
+    """Entries of up to three axes as those of three. A signal's samples are rows where its channels are neighbours."""
+    return (one, *values, one) if problem.rank == 1 and problem.channels_last else three(values, one)
 
 
 @device_cache(256)
-def _maps(problem: ConvProblem, strides: tuple[int, ...], index: str):
-    """The maps of the axes one behind the other, times their strides, on the device."""
-    maps = [np.where(m == FILL, _outside(index), m * step)
-            for m, step in zip(problem.index_maps(), strides, strict=True)]
-    return upload(np.concatenate(maps).astype(index))
+def _maps(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[Any, int, str]:
+    """(the maps of three axes times their strides on the device, what to add to the input's start, type of the maps).
+
+    No place lies below 0, and those outside so far below that no sum over two axes rises above it: kernels look at the
+    sign.
+    """
+    least = [min(0, (n - 1) * step) for n, step in zip(problem.size, strides, strict=True)]
+    index = "int32" if sum(n * abs(step) for n, step in zip(problem.size, strides, strict=True)) < 1 << 29 else "int64"
+    maps = [np.where(m == FILL, -(1 << 30) if index == "int32" else OUTSIDE, m * step - low)
+            for m, step, low in zip(problem.index_maps(), strides, least, strict=True)]
+    return upload(np.concatenate(_three(problem, tuple(maps), np.zeros(1))).astype(index)), sum(least), index
 
 
 @lru_cache(maxsize=256)
@@ -277,23 +283,37 @@ def _each_layout(problem: ConvProblem) -> tuple[EachLayout, tuple]:
     return layout, sum(rows, ())
 
 
+def _divisor(n: int) -> tuple[int, int]:
+    """(factor, shift): a // n is (a * factor) >> shift for 0 <= a < 2**31, in two instructions instead of twenty.
+
+    The factor is 2**shift / n rounded up, by less than 1, so the quotient is too large by less than a / 2**shift <
+    2**-bits <= 1 / n, which does not reach the next whole number.
+    """
+    bits = (n - 1).bit_length()
+    return ceil_div(1 << 31 + bits, n), 31 + bits
+
+
 @lru_cache(maxsize=256)
 def _rows_layout(problem: ConvProblem, index: str) -> tuple[RowsLayout, Any, int, int, int]:
     """(layout, kernel, blocks, threads of a block, bytes of shared memory)."""
     p = problem
-    out, kernel, stride, dilation = three(p.out), three(p.kernel), three(p.stride), three(p.dilation)
-    starts = three(tuple(sum(p.reach[:a]) for a in range(p.rank)), -1)
-    J = _ROWS
+    out, kernel, stride, dilation = (_three(p, values) for values in (p.out, p.kernel, p.stride, p.dilation))
+    begin = np.cumsum(_three(p, p.reach))
+    J = _rows(out[1])
     chunks = ceil_div(out[1], J)
     items = p.N * p.groups * p.K * out[0] * chunks * out[2]
     R = _together(kernel[1]) if stride[1] == dilation[1] else 1
-    S = kernel[2] if R * kernel[2] <= _UNROLLED else 0
-    taps = product(p.kernel)
-    w_channel, w_tap = (1, p.groups * p.K) if p.channels_last else (p.C * taps, 1)
+    w_channel, w_tap = (1, p.groups * p.K) if p.channels_last else (p.taps, 1)
     layout = RowsLayout(
-        items, chunks, p.groups * p.K, p.K, p.C, *out, *kernel, *stride, *dilation, *starts, w_channel, w_tap,
-        int(p.channels_last), *(0,) * 10)
-    return (layout, direct_rows_kernel(p.engine.name, index, J, R, S), ceil_div(items, _ROWS_THREADS), _ROWS_THREADS, 0)
+        items, chunks, *_divisor(chunks), p.groups * p.K, *_divisor(p.groups * p.K), *_divisor(p.K), p.C,
+        out[0], *_divisor(out[0]), out[1], out[2], *_divisor(out[2]), *kernel, *stride, *dilation,
+        *map(int, begin[:2]), w_channel, w_tap, int(p.channels_last), *(0,) * 10)
+    return layout, direct_rows_kernel(p.engine.name, index, J, R), ceil_div(items, _ROWS_THREADS), _ROWS_THREADS, 0
+
+
+def _rows(extent: int) -> int:
+    """Rows of a thread: an even number, so that few kernels serve, and few rows are left over."""
+    return min(round_up(ceil_div(extent, ceil_div(extent, _MOST_ROWS)), 2), _MOST_ROWS)
 
 
 def _together(taps: int) -> int:
@@ -302,15 +322,16 @@ def _together(taps: int) -> int:
 
 
 def _is_line(problem: ConvProblem) -> bool:
-    return three(problem.out)[1] == 1
+    """Whether all outputs of a plane lie side by side."""
+    return _three(problem, problem.out)[1] == 1
 
 
 @lru_cache(maxsize=256)
 def _tile_layout(problem: ConvProblem, index: str) -> tuple[TileLayout, Any, int, int, int]:
     """(layout, kernel, blocks, threads of a block, bytes of shared memory)."""
     p = problem
-    out, kernel, stride, dilation = three(p.out), three(p.kernel), three(p.stride), three(p.dilation)
-    starts = three(tuple(sum(p.reach[:a]) for a in range(p.rank)), -1)
+    out, kernel, stride, dilation = (_three(p, values) for values in (p.out, p.kernel, p.stride, p.dilation))
+    begin = np.cumsum(_three(p, p.reach))
     line = _is_line(p)
     J = _LINE_OUTPUTS if line else _PLANE_ROWS
     # So many threads that the last tile is nearly full, too.
@@ -339,11 +360,8 @@ def _tile_layout(problem: ConvProblem, index: str) -> tuple[TileLayout, Any, int
     jump = (stride[2] if line else stride[1] * pitch()) if stride[along] == dilation[along] else 0
     taps = slab[along - 1]
     R = min(range(min(taps, _MOST_TOGETHER), min(taps, 4) - 1, -1), key=lambda r: (taps % r, -r))     # few left over
-    low = three(tuple(low for low, _ in p.padding), 0)
-    plain = all(u == 1 for u in p.upsample)
-    high = [a + n if plain else 0 for a, n in zip(low, three(p.size), strict=True)]
     layout = TileLayout(
-        p.groups, p.C, p.K, *out, *kernel, *stride, *dilation, *starts, sum(p.reach), *low[1:], *high[1:], *(0,) * 12,
+        p.groups, p.C, p.K, *out, *kernel, *stride, *dilation, *map(int, begin), *(0,) * 10,
         *tile, *map(ceil_div, out[1:], tile), pitch(), *slab, int(line))
     blocks = p.N * p.groups * p.K * out[0] * layout.grid1 * layout.grid2
     return (layout, direct_tile_kernel(p.engine.name, index, J, R, jump), blocks, threads,
@@ -440,16 +458,21 @@ def direct_each_kernel(dtype_name: str, M: int):
     return direct_each_kernel
 
 
+@block_function
+def _over(a, factor, shift):
+    """a // n; see `_divisor`."""
+    return int32((uint64(a) * uint64(factor)) >> uint64(shift))
+
+
 @cache
-def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int, S: int):
+def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
     """The kernel for one type in which a thread sums J rows of a column, R rows of the window at once.
 
-    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output. S is the
-    number of the window's columns; 0: any.
+    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output.
     """
     dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
+    place = getattr(numba, "u" + index_name)           # an index with a sign would be compared with 0
     ROWS = J + R - 1
-    NOWHERE, NO_PLACE = _outside(index_name), _outside(index_name) // 2
 
     @kernel
     def direct_rows_kernel(layout, x, maps, weight, bias, out, fill):
@@ -459,70 +482,73 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int, S: int)
         Parallel over (N, groups K, out planes, chunks of J rows, columns), or with the channels last. Race-free because
         each output is one thread's.
         """
-        # 32 bits all the way: a division of 64 bits takes as long as a whole window.
-        item = uint32(uint32(cuda.blockIdx.x) * uint32(cuda.blockDim.x) + uint32(cuda.threadIdx.x))
-        if item >= uint32(layout.items):
+        # 32 bits wherever they suffice: a plane's places, and all that is counted.
+        item = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if item >= layout.items:
             return
-        k = uint32(0)
-        out_channels = uint32(layout.out_channels)
+        k, rest = int32(0), item
         if layout.last:
-            k = uint32(item % out_channels)
-            item = uint32(item // out_channels)
-        q2 = uint32(item % uint32(layout.out2))
-        item = uint32(item // uint32(layout.out2))
-        first = uint32(item % uint32(layout.chunks)) * J
-        item = uint32(item // uint32(layout.chunks))
-        q0 = uint32(0)
-        if layout.out0 > 1:
-            q0 = uint32(item % uint32(layout.out0))
-            item = uint32(item // uint32(layout.out0))
+            rest = _over(item, layout.over_channels, layout.shift_channels)
+            k = int32(item - rest * int32(layout.out_channels))
+        above = _over(rest, layout.over_out2, layout.shift_out2)
+        q2 = int32(rest - above * int32(layout.out2))
+        rest = _over(above, layout.over_chunks, layout.shift_chunks)
+        first = int32((above - rest * int32(layout.chunks)) * J)
+        above = _over(rest, layout.over_out0, layout.shift_out0)
+        q0 = int32(rest - above * int32(layout.out0))
+        n = above
         if not layout.last:
-            k = uint32(item % out_channels)
-            item = uint32(item // out_channels)
-        n = item
-        g = uint32(k // uint32(layout.group_channels))
+            n = _over(above, layout.over_channels, layout.shift_channels)
+            k = int32(above - n * int32(layout.out_channels))
+        g = _over(k, layout.over_group, layout.shift_group)
 
         sums = cuda.local.array(J, dtype)
         window = cuda.local.array(ROWS, dtype)
         rows = cuda.local.array(ROWS, whole)
-        start = bias[uint32(k % uint32(layout.bias_size))]
+        start = bias[uint32(k * int32(layout.bias_step))]
         for j in range(J):
             sums[j] = start
-        columns = S if S else layout.kernel2
-        column_map = int64(layout.map2) + int64(q2) * layout.stride2
-        last_row = layout.map2 - 1
-        base = int64(layout.x_start) + int64(n) * layout.x_batch + int64(g) * layout.channels * layout.x_channel
+        row_maps, column_maps = maps[layout.map1:], maps[layout.map2:]
+        last_row, stride1 = int32(layout.map2 - layout.map1 - 1), int32(layout.stride1)
+        w_tap, w_row = layout.w_tap, layout.kernel2 * layout.w_tap
+        base = layout.x_start + n * layout.x_batch + g * (layout.channels * layout.x_channel)
         w = int64(k) * layout.w_channel
         for c in range(layout.channels):
             for r0 in range(layout.kernel0):
-                plane = whole(0)
-                if layout.map0 >= 0:
-                    plane = whole(maps[uint64(layout.map0 + int64(q0) * layout.stride0 + r0 * layout.dilation0)])
+                plane = maps[uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0))]
+                values = x[base + max(plane, whole(0)):]
                 for r1 in range(0, layout.kernel1, R):
-                    row_map = layout.map1 + int64(first) * layout.stride1 + r1 * layout.dilation1
+                    row = int32(first * stride1 + r1 * int32(layout.dilation1))
                     for i in range(ROWS):
                         # Rows beyond the last output are read and not written.
-                        row = maps[uint64(min(row_map + i * layout.stride1, last_row))]
-                        rows[i] = whole(plane + row) if plane > NO_PLACE and row > NO_PLACE else whole(NOWHERE)
-                    for s in range(columns):
-                        column = maps[uint64(column_map + s * layout.dilation2)]
+                        rows[i] = row_maps[uint32(min(row, last_row))] if plane >= 0 else plane
+                        row = int32(row + stride1)
+                    column = int32(q2 * int32(layout.stride2))
+                    for s in range(int32(layout.kernel2)):
+                        at_column = column_maps[uint32(column)]
+                        column = int32(column + int32(layout.dilation2))
                         for i in range(ROWS):
-                            at = whole(rows[i] + column)
+                            at = whole(rows[i] + at_column)
                             window[i] = fill
-                            if at > NO_PLACE:
-                                window[i] = dtype(x[uint64(base + at)])
+                            if at >= 0:
+                                window[i] = dtype(values[place(at)])
+                        at_w = w
                         for r in range(R):
-                            factor = weight[uint64(w + (r * columns + s) * layout.w_tap)]
+                            factor = weight[uint64(at_w)]
+                            at_w += w_row
                             for j in range(J):
                                 sums[j] += factor * window[r + j]
-                    w += R * columns * layout.w_tap
+                        w += w_tap
+                    w += (R - 1) * w_row
             base += layout.x_channel
 
-        to = layout.out_start + int64(n) * layout.out_batch + int64(k) * layout.out_channel
-        to += int64(q0) * layout.out_stride0 + int64(first) * layout.out_stride1 + int64(q2) * layout.out_stride2
+        to = layout.out_start + n * layout.out_batch + k * layout.out_channel
+        to += q0 * layout.out_stride0 + first * layout.out_stride1 + q2 * layout.out_stride2
+        left = int32(layout.out1 - first)
         for j in range(J):
-            if first + j < layout.out1:
-                out[uint64(to + j * layout.out_stride1)] = sums[j]
+            if j < left:
+                out[uint64(to)] = sums[j]
+            to += layout.out_stride1
 
     return direct_rows_kernel
 
@@ -535,8 +561,8 @@ def direct_tile_kernel(dtype_name: str, index_name: str, J: int, R: int, JUMP: i
     differ, and no input serves two outputs.
     """
     dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
+    place = getattr(numba, "u" + index_name)
     WINDOW = J + R - 1
-    NO_PLACE = _outside(index_name) // 2
 
     @kernel
     def direct_tile_kernel(layout, x, maps, weight, bias, out, fill):
@@ -550,114 +576,113 @@ def direct_tile_kernel(dtype_name: str, index_name: str, J: int, R: int, JUMP: i
         tile = cuda.shared.array(0, dtype)
         thread = int32(cuda.threadIdx.x)
         rest = uint32(cuda.blockIdx.x)
-        origin2 = int32(uint32(rest % uint32(layout.grid2))) * layout.tile2
+        origin2 = int32(uint32(rest % uint32(layout.grid2)) * int32(layout.tile2))
         rest = uint32(rest // uint32(layout.grid2))
-        origin1 = int32(uint32(rest % uint32(layout.grid1))) * layout.tile1
+        origin1 = int32(uint32(rest % uint32(layout.grid1)) * int32(layout.tile1))
         rest = uint32(rest // uint32(layout.grid1))
-        q0 = uint32(rest % uint32(layout.out0))
+        q0 = int32(uint32(rest % uint32(layout.out0)))
         rest = uint32(rest // uint32(layout.out0))
-        k = int64(uint32(rest % uint32(layout.groups * layout.out_channels)))
-        n = int64(uint32(rest // uint32(layout.groups * layout.out_channels)))
-        g = int64(uint32(k) // uint32(layout.out_channels))
+        k = int32(uint32(rest % uint32(layout.groups * layout.out_channels)))
+        n = int32(uint32(rest // uint32(layout.groups * layout.out_channels)))
+        g = int32(uint32(k) // uint32(layout.out_channels))
 
-        pitch, tile2 = int32(layout.pitch), int32(layout.tile2)
+        pitch, tile1, tile2 = int32(layout.pitch), int32(layout.tile1), int32(layout.tile2)
         stride1, stride2 = int32(layout.stride1), int32(layout.stride2)
         if layout.line:
             row, column = int32(0), int32(thread * J)
             first_row, rows_at_once, first_column, columns_at_once = int32(0), int32(1), thread, int32(cuda.blockDim.x)
-            jump, step, aside = stride2, int32(layout.dilation2), int32(layout.dilation1 * pitch)
+            jump, step, aside = int64(stride2), layout.dilation2, layout.dilation1 * pitch
         else:
             row, column = int32(thread // LANES * J), int32(thread % LANES)
             first_row, rows_at_once = int32(thread // LANES), int32(cuda.blockDim.x // LANES)
             first_column, columns_at_once = int32(thread % LANES), int32(LANES)
-            jump, step, aside = int32(stride1 * pitch), int32(layout.dilation1 * pitch), int32(layout.dilation2)
-        here = int32(row * stride1 * pitch + column * stride2)
-        busy = row < layout.tile1 and column < tile2
+            jump, step, aside = int64(stride1 * pitch), layout.dilation1 * pitch, layout.dilation2
+        here = int64(row * stride1 * pitch + column * stride2)
+        busy = row < tile1 and column < tile2
 
         sums = cuda.local.array(J, dtype)
         window = cuda.local.array(WINDOW, dtype)
-        start = bias[uint64(k % layout.bias_size)]
+        fetched = cuda.local.array(FETCH, dtype)
+        into = cuda.local.array(FETCH, int32)
+        start = bias[uint32(k * int32(layout.bias_step))]
         for j in range(J):
             sums[j] = start
-        for plane in range(layout.channels * layout.kernel0):
-            c = plane // layout.kernel0
+        row_maps, column_maps = maps[layout.map1:], maps[layout.map2:]
+        last_row, last_column = int32(layout.map2 - layout.map1 - 1), int32(layout.map_end - layout.map2 - 1)
+        for c in range(int32(layout.channels)):
             base = layout.x_start + n * layout.x_batch + (g * layout.channels + c) * layout.x_channel
-            filled = False
-            if layout.map0 >= 0:
-                at0 = maps[uint64(layout.map0 + q0 * layout.stride0 + plane % layout.kernel0 * layout.dilation0)]
-                filled = at0 <= NO_PLACE
-                base += int64(at0)
-            for slab1 in range(0, layout.kernel1, layout.slab1):
-                taps1 = int32(min(layout.slab1, layout.kernel1 - slab1))
-                for slab2 in range(0, layout.kernel2, layout.slab2):
-                    taps2 = int32(min(layout.slab2, layout.kernel2 - slab2))
-                    height = int32((layout.tile1 - 1) * stride1 + (taps1 - 1) * layout.dilation1 + 1)
-                    width = int32((tile2 - 1) * stride2 + (taps2 - 1) * layout.dilation2 + 1)
-                    first1 = int32(origin1 * stride1 + slab1 * layout.dilation1)
-                    first2 = int32(origin2 * stride2 + slab2 * layout.dilation2)
-                    # One branch for the whole block: inside, an address needs no map.
-                    if (first1 >= layout.low1 and first1 + height <= layout.high1 and first2 >= layout.low2
-                            and first2 + width <= layout.high2 and not filled):
-                        inner = base + (first1 - layout.low1) * layout.x_stride1
-                        inner += (first2 - layout.low2) * layout.x_stride2
-                        for u in range(first_row, height, rows_at_once):
-                            for v in range(first_column, width, columns_at_once):
-                                at = inner + u * layout.x_stride1 + v * layout.x_stride2
-                                tile[uint32(u * pitch + v)] = dtype(x[uint64(at)])
-                    else:
-                        for u in range(first_row, height, rows_at_once):
-                            row_at = whole(0)
-                            there = not filled
-                            if layout.map1 >= 0:
-                                there = there and layout.map1 + first1 + u < layout.map2
-                                row_at = maps[uint64(layout.map1 + first1 + u)] if there else whole(0)
-                            for v in range(first_column, width, columns_at_once):
-                                inside = there and layout.map2 + first2 + v < layout.map_end
-                                at = whole(row_at + (maps[uint64(layout.map2 + first2 + v)] if inside else whole(0)))
-                                value = fill
-                                if inside and at > NO_PLACE:
-                                    value = dtype(x[uint64(base + at)])
-                                tile[uint32(u * pitch + v)] = value
-                    cuda.syncthreads()
-                    if layout.line:
-                        inner_taps, others, length = taps2, taps1, layout.kernel2
-                        w = ((k * layout.channels * layout.kernel0 + plane) * layout.kernel1 + slab1) * length + slab2
-                    else:
-                        inner_taps, others, length = taps1, taps2, layout.kernel1
-                        w = ((k * layout.channels * layout.kernel0 + plane) * layout.kernel2 + slab2) * length + slab1
-                    if busy:
-                        for other in range(others):
-                            at_tile = int32(here + other * aside)
-                            at_w = w + other * length
-                            t = int32(0)
-                            if JUMP:
-                                while t + R <= inner_taps:
-                                    for i in range(WINDOW):
-                                        window[i] = tile[uint32(at_tile + i * JUMP)]
-                                    for i in range(R):
-                                        factor = weight[uint64(at_w + i)]
-                                        for j in range(J):
-                                            sums[j] += factor * window[i + j]
-                                    at_tile = int32(at_tile + R * JUMP)
-                                    at_w += R
-                                    t = int32(t + R)
-                            while t < inner_taps:
-                                factor = weight[uint64(at_w)]
-                                for j in range(J):
-                                    sums[j] += factor * tile[uint32(at_tile + j * jump)]
-                                at_tile = int32(at_tile + step)
-                                at_w += 1
-                                t = int32(t + 1)
-                    cuda.syncthreads()
+            for r0 in range(int32(layout.kernel0)):
+                place0 = maps[uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0))]
+                values = x[base + max(place0, whole(0)):]
+                for slab1 in range(0, layout.kernel1, layout.slab1):
+                    taps1 = int32(min(layout.slab1, layout.kernel1 - slab1))
+                    for slab2 in range(0, layout.kernel2, layout.slab2):
+                        taps2 = int32(min(layout.slab2, layout.kernel2 - slab2))
+                        height = int32((tile1 - 1) * stride1 + (taps1 - 1) * int32(layout.dilation1) + 1)
+                        width = int32((tile2 - 1) * stride2 + (taps2 - 1) * int32(layout.dilation2) + 1)
+                        top = int32(origin1 * stride1 + slab1 * layout.dilation1)
+                        left = int32(origin2 * stride2 + slab2 * layout.dilation2)
+                        u, v = first_row, first_column
+                        while u < height:
+                            # Several loads are under way before the first is waited for: none depends on a branch.
+                            for i in range(FETCH):
+                                # Places beyond the last output are read and not used.
+                                at = row_maps[uint32(min(int32(top + u), last_row))] if place0 >= 0 else place0
+                                at = whole(at + column_maps[uint32(min(int32(left + v), last_column))])
+                                fetched[i] = fill
+                                if at >= 0:
+                                    fetched[i] = dtype(values[place(at)])
+                                into[i] = int32(u * pitch + v) if u < height and v < width else int32(-1)
+                                v = int32(v + columns_at_once)
+                                if v >= width:
+                                    v = first_column
+                                    u = int32(u + rows_at_once)
+                            for i in range(FETCH):
+                                if into[i] >= 0:
+                                    tile[uint32(into[i])] = fetched[i]
+                        cuda.syncthreads()
+                        w = (k * layout.channels + c) * layout.kernel0 + r0
+                        if layout.line:
+                            inner, others, length = taps2, taps1, layout.kernel2
+                            w = (w * layout.kernel1 + slab1) * length + slab2
+                        else:
+                            inner, others, length = taps1, taps2, layout.kernel1
+                            w = (w * layout.kernel2 + slab2) * length + slab1
+                        if busy:
+                            for other in range(others):
+                                # Indices of 64 bits: a constant added to one is part of the instruction.
+                                at_tile = here + other * aside
+                                at_w = w + other * length
+                                t = int32(0)
+                                if JUMP:
+                                    while t + R <= inner:
+                                        for i in range(WINDOW):
+                                            window[i] = tile[uint64(at_tile + i * JUMP)]
+                                        for i in range(R):
+                                            factor = weight[uint64(at_w + i)]
+                                            for j in range(J):
+                                                sums[j] += factor * window[i + j]
+                                        at_tile += R * JUMP
+                                        at_w += R
+                                        t = int32(t + R)
+                                while t < inner:
+                                    factor = weight[uint64(at_w)]
+                                    for j in range(J):
+                                        sums[j] += factor * tile[uint64(at_tile + j * jump)]
+                                    at_tile += step
+                                    at_w += 1
+                                    t = int32(t + 1)
+                        cuda.syncthreads()
 
-        to = layout.out_start + n * layout.out_batch + k * layout.out_channel + int64(q0) * layout.out_stride0
+        to = layout.out_start + n * layout.out_batch + k * layout.out_channel + q0 * layout.out_stride0
         if layout.line:                                # through shared memory, so that neighbours are stored together
             if busy:
                 for j in range(J):
                     tile[uint32(column + j)] = sums[j]
             cuda.syncthreads()
-            for i in range(thread, min(int64(tile2), layout.out2 - origin2), cuda.blockDim.x):
-                out[uint64(to + (origin2 + i) * layout.out_stride2)] = tile[uint32(i)]
+            to += origin2 * layout.out_stride2
+            for i in range(thread, int32(min(tile2, layout.out2 - origin2)), int32(cuda.blockDim.x)):
+                out[uint64(to + i * layout.out_stride2)] = tile[uint32(i)]
         elif busy and origin2 + column < layout.out2:
             to += (origin2 + column) * layout.out_stride2
             for j in range(J):

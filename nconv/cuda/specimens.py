@@ -61,10 +61,10 @@ def specimens() -> Iterator[Specimen]:
                                direct.direct_tile_kernel(dtype, index, J, R, jump),
                                (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT,
                                fma=J * (R * (jump > 0) + 1) * (dtype[0] in "fc"))
-            for R, S in ((3, 3), (5, 5), (8, 0), (1, 0)):
-                yield Specimen(f"direct_rows_kernel {dtype} {index} {R} {S}",
-                               direct.direct_rows_kernel(dtype, index, direct._ROWS, R, S),
-                               (_layout(direct.RowsLayout), *narrow), fma=direct._ROWS * R * max(S, 1) * (dtype[0] in "fc"))
+            for R in (1, 3, 8):
+                yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
+                               direct.direct_rows_kernel(dtype, index, direct._MOST_ROWS, R),
+                               (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * R * (dtype[0] in "fc"))
     for dtype in ("float32", "float64"):
         yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -88,8 +88,8 @@ def specimens() -> Iterator[Specimen]:
                    direct.direct_tile_kernel("float32", "int32", direct._PLANE_ROWS, 8, 64),
                    (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 9)
     yield Specimen("direct_rows_kernel float16 in, float16 out",
-                   direct.direct_rows_kernel("float32", "int32", direct._ROWS, 3, 3),
-                   (_layout(direct.RowsLayout), *narrow), fma=direct._ROWS * 9)
+                   direct.direct_rows_kernel("float32", "int32", direct._MOST_ROWS, 3),
+                   (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * 3)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", 128, 128, 8, 256),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
