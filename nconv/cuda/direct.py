@@ -1,10 +1,10 @@
 """Direct convolution on a GPU: every thread sums its outputs' products where they are.
 
-Windows that see one channel (images, volumes, depthwise layers, filters of signals) have two kernels. Small windows are
-read straight from global memory: a thread has up to 16 rows of one column, and an element that it loads serves every row
-of the window. Large windows and signals run from tiles with halos in shared memory. All else runs from global memory,
-several output channels a thread, in any number of axes: the other algorithms are measured by it, and it takes what they
-refuse.
+Windows that see one channel (images, volumes, depthwise layers, filters of signals) have two kernels. Small windows
+are read straight from global memory: a thread has up to 16 rows of one column, and an element that it loads serves
+every row of the window. Large windows and signals run from tiles with halos in shared memory. All else runs from global
+memory, several output channels a thread, in any number of axes: the other algorithms are measured by it, and it takes
+what they refuse.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _MOST_ROWS = 16                # output rows of a thread without a tile
 _ROWS_THREADS = block_size(128)
 _ROWS_WINDOW = 50              # taps of a plane's window up to which no tile is needed
 _MOST_TOGETHER = 8             # rows of a window that a thread takes at once
+NARROW = 1 << 29               # elements of an image up to which its places are numbers of 32 bits
 FETCH = 8                      # loads of a thread under way at once while a tile is filled
 BEYOND = OUTSIDE // 2          # no address, but a sum with OUTSIDE in it
 _LINE_OUTPUTS = 7              # neighbouring outputs of a thread of a line: odd, so that no two threads share a bank
@@ -267,7 +268,8 @@ def _maps(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[Any, int, str
     sign.
     """
     least = [min(0, (n - 1) * step) for n, step in zip(problem.size, strides, strict=True)]
-    index = "int32" if sum(n * abs(step) for n, step in zip(problem.size, strides, strict=True)) < 1 << 29 else "int64"
+    extent = sum(n * abs(step) for n, step in zip(problem.size, strides, strict=True))
+    index = "int32" if extent < NARROW else "int64"
     maps = [np.where(m == FILL, -(1 << 30) if index == "int32" else OUTSIDE, m * step - low)
             for m, step, low in zip(problem.index_maps(), strides, least, strict=True)]
     return upload(np.concatenate(_three(problem, tuple(maps), np.zeros(1))).astype(index)), sum(least), index
