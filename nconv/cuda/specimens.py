@@ -54,12 +54,17 @@ def specimens() -> Iterator[Specimen]:
         yield Specimen(f"direct_pack_kernel {dtype}", direct.direct_pack_kernel, (array, array, *(int64,) * 4))
         yield Specimen(f"direct_each_kernel {dtype}", direct.direct_each_kernel(dtype, direct._EACH_CHANNELS),
                        (_layout(direct.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
-        for J, slides in ((direct._PLANE_ROWS, True), (direct._PLANE_ROWS, False), (direct._LINE_OUTPUTS, True),
-                          (direct._LINE_OUTPUTS, False)):
-            yield Specimen(f"direct_tile_kernel {dtype} {J}{' slides' if slides else ''}",
-                           direct.direct_tile_kernel(dtype, J, slides), (_layout(direct.TileLayout), *arrays),
-                           shared=direct.SHARED_LIMIT,
-                           fma=J * (4 * slides + 1) * (dtype[0] in "fc"))
+        for index in ("int32", "int64"):
+            narrow = (array, _array(index), array, array, array, number)
+            for J, R, jump in ((direct._PLANE_ROWS, 8, 64), (direct._LINE_OUTPUTS, 8, 1), (direct._LINE_OUTPUTS, 4, 0)):
+                yield Specimen(f"direct_tile_kernel {dtype} {index} {J} {R} {jump}",
+                               direct.direct_tile_kernel(dtype, index, J, R, jump),
+                               (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT,
+                               fma=J * (R * (jump > 0) + 1) * (dtype[0] in "fc"))
+            for R in (1, 3, 8):
+                yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
+                               direct.direct_rows_kernel(dtype, index, direct._MOST_ROWS, R),
+                               (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * R * (dtype[0] in "fc"))
     for dtype in ("float32", "float64"):
         yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -82,10 +87,13 @@ def specimens() -> Iterator[Specimen]:
     single = _array("float32")
     yield Specimen("ends_sum_kernel float16 in, float16 out", ends.ends_sum_kernel("float32"),
                    (table, _array("int32"), half, single, single, half))
+    narrow = (half, _array("int32"), single, single, half, from_dtype_name("float32"))
     yield Specimen("direct_tile_kernel float16 in, float16 out",
-                   direct.direct_tile_kernel("float32", direct._PLANE_ROWS, True),
-                   (_layout(direct.TileLayout), half, table, single, single, half, from_dtype_name("float32")),
-                   shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 5)
+                   direct.direct_tile_kernel("float32", "int32", direct._PLANE_ROWS, 8, 64),
+                   (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 9)
+    yield Specimen("direct_rows_kernel float16 in, float16 out",
+                   direct.direct_rows_kernel("float32", "int32", direct._MOST_ROWS, 3),
+                   (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * 3)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),

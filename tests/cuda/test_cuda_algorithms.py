@@ -9,7 +9,9 @@ from tolerance import bound
 
 import nconv
 from nconv import choice, engine, registry
+from nconv.cuda import direct, fft
 from nconv.machine import Gpu
+from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cuda")}
 NAMES = ["signal", "image", "layer"]
@@ -78,6 +80,50 @@ def test_odd_memory(name):
     for view in (np.asfortranarray, lambda x: x[..., ::-1].copy()[..., ::-1],
                  lambda x: np.repeat(x, 2, axis=-1)[..., ::2]):
         check(name, problem, view)
+
+
+@pytest.mark.parametrize("setting", [{"_ROWS_WINDOW": 0}, {"_ROWS_WINDOW": 1 << 30}, {"NARROW": 0}],
+                         ids=["tiles", "rows", "64 bits"])
+@pytest.mark.parametrize("case", [f"{base}-{kind}" for base in ("image", "volume", "wide_window", "long_signal")
+                                  for kind in ("plain", "depthwise", "filled", "batch")] + ["image-stride"])
+def test_direct_kernels_agree(case, setting, monkeypatch):
+    """Each serves every window, whichever is thought the faster one; addresses beyond 32 bits have their own."""
+    for name, value in setting.items():
+        monkeypatch.setattr(direct, name, value)
+    caches = (direct._way, direct._rows_layout, direct._tile_layout)
+    for cached in caches:
+        cached.cache_clear()
+    # A fill value of its own: no map of another test is found on the device.
+    check("direct", CASES[case].replace(device="cuda", fill=CASES[case].fill + 0.25))
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 56, 4095, 4096, 4097, (1 << 30) + 1, (1 << 31) - 1])
+def test_division_by_multiplication_is_exact(n):
+    factor, shift = direct._divisor(n)
+    assert factor < 1 << 32
+    last = (1 << 31) - 1
+    for a in {0, 1, n - 1, min(n, last), last, last // n * n, max(last // n * n - 1, 0)}:
+        assert (a * factor) >> shift == a // n
+
+
+def test_the_choice_on_a_gpu_is_near_the_best(monkeypatch):
+    """Problems on which a choice was measured to be several times slower than another one."""
+    monkeypatch.setattr(fft, "_SIZES", (1024, 2048, 4096))          # the simulator's blocks are smaller
+    monkeypatch.setattr(fft, "_choose", fft._choose.__wrapped__)
+    best = {"direct": [dict(groups=384, size=(56, 56), kernel=(31, 31), N=16),
+                       dict(groups=64, size=(32, 32, 32), kernel=(3, 3, 3), N=2),
+                       dict(size=(2048, 2048), kernel=(15, 15))],
+            "fft": [dict(size=(1 << 20,), kernel=(8192,)), dict(size=(2048, 2048), kernel=(51, 51))]}
+    for name, problems in best.items():
+        for given in problems:
+            rank = len(given["size"])
+            problem = ConvProblem(**{"N": 1, "groups": 1, **given}, C=1, K=1, stride=(1,) * rank, dilation=(1,) * rank,
+                                  padding=tuple((k // 2, k // 2) for k in given["kernel"]), dtype=np.dtype("f4"),
+                                  device="cuda")
+            allowed = [a for a in ALGORITHMS.values() if not a.why_not(problem)]
+            assert min(allowed, key=lambda a: a.cost(problem, Gpu())).NAME == name
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
