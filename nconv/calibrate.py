@@ -65,9 +65,8 @@ PROBES = {"cpu": (
 )}
 """In the order in which the rates are found; the bandwidth is a plain copy's.
 
-The work of all algorithms of the CPU has one pace, the mean of its probes': what a single problem says of one algorithm's
-rates beside another's is less than what `bench.fit` has seen on hundreds (measured: a pace for each made regret 1.08
-where the family's rates gave 1.01).
+The work of all algorithms of the CPU has one pace, the mean of its probes': a single problem says less of one algorithm's
+rates beside another's than `bench.fit` has seen on hundreds (a pace for each made a regret of 1.08 from 1.01).
 """
 
 

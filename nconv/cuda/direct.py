@@ -531,7 +531,7 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
                         rows[i] = row_maps[uint32(min(row, last_row))] if plane >= 0 else plane
                         row = int32(row + stride1)
                     column = int32(q2 * int32(layout.stride2))
-                    for s in range(int32(layout.kernel2)):
+                    for _ in range(int32(layout.kernel2)):
                         at_column = column_maps[uint32(column)]
                         column = int32(column + int32(layout.dilation2))
                         for i in range(ROWS):

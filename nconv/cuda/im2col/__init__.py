@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...geometry import ceil_div, product, round_up
+from ...geometry import ceil_div, product
 from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import (
@@ -43,7 +43,7 @@ SUPPORTS = "up to three axes, every dtype; integers exactly"
 REFERENCE = "Chetlur et al. 2014, cuDNN: Efficient Primitives for Deep Learning (arXiv 1410.0759), section 3.1"
 PER_THREAD = 8                 # rows and columns of a thread
 TILES = ((128, 128), (64, 128))            # output channels and positions of a block
-TENSOR_WARPS = {True: (64, 64), False: (64, 16)}       # by whether a tiling is steady: else registers hold addresses
+TENSOR_WARPS = {True: (64, 32), False: (64, 16)}       # by whether a tiling is steady: else registers hold addresses
 TENSOR_TILES = ((64, 128),)    # four small blocks wait for one another less than two large ones
 if SIMULATED:                  # a thread is one of Python's: the same kernel with a smaller tile
     PER_THREAD = 4

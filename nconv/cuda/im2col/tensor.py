@@ -40,6 +40,8 @@ def im2col_tensor_kernel(kind: str, steady: bool, WM: int, WN: int, warps_m: int
     joined, rounded = (_first, round_tf32) if kind == "tf32" else (pair, _as_it_is)
     BM, BN, BK = WM * warps_m, WN * warps_n, WORDS
     threads = 32 * warps_m * warps_n
+    if threads % BN:
+        raise ValueError(f"a step's columns are gathered by whole rows of threads: {threads} threads, {BN} columns")
     PITCH_M, PITCH_N = BM + 8, BN + 8                  # so that the lanes of a fragment read 32 banks
     FM, FN = WM // 16, WN // 8                         # fragments of a warp
     LOADS = BK * BN // threads
