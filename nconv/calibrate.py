@@ -65,8 +65,8 @@ PROBES = {"cpu": (
 )}
 """In the order in which the rates are found; the bandwidth is a plain copy's.
 
-The work of all algorithms of the CPU has one pace, the mean of its probes': a single problem says less of one algorithm's
-rates beside another's than `bench.fit` has seen on hundreds (a pace for each made a regret of 1.08 from 1.01).
+The work of all algorithms of the CPU has one pace, the mean of its probes': a single problem says less of the rates of
+one algorithm beside another's than `bench.fit` has seen on hundreds (a pace for each made a regret of 1.08 from 1.01).
 """
 
 

@@ -520,7 +520,7 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
         w_tap, w_row = layout.w_tap, layout.kernel2 * layout.w_tap
         base = layout.x_start + n * layout.x_batch + g * (layout.channels * layout.x_channel)
         w = int64(k) * layout.w_channel
-        for c in range(layout.channels):
+        for _channel in range(layout.channels):
             for r0 in range(layout.kernel0):
                 plane = maps[uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0))]
                 values = x[base + max(plane, whole(0)):]
