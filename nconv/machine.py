@@ -96,12 +96,12 @@ _WORK = {
     "winograd.rows": 1.4e-08, "winograd.transformed": 3.9e-11, "winograd.weights": 3.4e-10,
     "fft.points": 4.5, "fft.blocks": 2.2e-07, "fft.rows": 1.1e-08, "fft.products": 0.22, "fft.kernels": 6,
     "fft.weights": 9e-09,
-    "separable.products": 2.5, "separable.gathered": 0.08e-9,
+    "separable.products": 2.5, "separable.gathered": 8e-11,
 }
-"""What one piece of work takes, by algorithm and as its `counts` names it: seconds, but for `products`, `points` and
+"""What one piece of an algorithm's work takes, as its `counts` names it.
 
-`kernels`, of which the algorithms give the seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an
-AMD EPYC core without AVX-512.
+Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
+nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, but for the windows of `separable`, which are not drawn.
 """
 # With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
 _WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,
@@ -125,8 +125,8 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 6.2e-05            # seconds of a public call with the preparation of a small weight
-    parallel_start: float = 1.7e-05  # seconds to start and join the threads
+    call: float = 62e-6            # seconds of a public call with the preparation of a small weight
+    parallel_start: float = 17e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "line": 0.5, "line_fft": 0.45, "stream": 0.35, "stream_fft": 0.45}, hash=False)

@@ -59,15 +59,15 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     itemsize, taps = real_dtype(p).itemsize, p.taps * parts(p)
     channels = round_up(p.K * parts(p), choice.vector) * p.groups
     tiles = product(map(ceil_div, (p.N, *p.out), choice.tile))
-    rows = tiles * ceil_div(product(choice.tile), len(choice.rows)) * channels // choice.vector     # register tiles
+    registers = tiles * ceil_div(product(choice.tile), len(choice.rows)) * channels // choice.vector   # register tiles
     threads = min(p.threads, choice.items)
     # One vector of channels loads an address for each product.
     kind = "im2col.products_lone" if len(choice.columns) == 1 else "im2col.products"
-    products = 2 * rows * len(choice.rows) * choice.vector * taps / machine.flops(p.engine)
+    products = 2 * registers * len(choice.rows) * choice.vector * taps / machine.flops(p.engine)
     lines = 0 if _in_place(p) else choice.items * choice.gathered / choice.extents[-1]
     panels = 0 if p.reused else channels * taps * itemsize
     return {"call": 1, "start": threads > 1, kind: products / threads,
-            "im2col.tiles": rows * ceil_div(p.C * parts(p), choice.chunk) / threads, "im2col.rows": lines / threads,
+            "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads, "im2col.rows": lines / threads,
             "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
             "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
             "im2col.panels": panels / threads if choice.packs else 0, "im2col.packed": 0 if choice.packs else panels,
