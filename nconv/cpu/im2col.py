@@ -59,7 +59,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     itemsize, taps = real_dtype(p).itemsize, p.taps * parts(p)
     channels = round_up(p.K * parts(p), choice.vector) * p.groups
     tiles = product(map(ceil_div, (p.N, *p.out), choice.tile))
-    registers = tiles * ceil_div(product(choice.tile), len(choice.rows)) * channels // choice.vector   # register tiles
+    registers = tiles * ceil_div(product(choice.tile), len(choice.rows)) * channels // choice.vector
     threads = min(p.threads, choice.items)
     # One vector of channels loads an address for each product.
     kind = "im2col.products_lone" if len(choice.columns) == 1 else "im2col.products"
