@@ -67,8 +67,8 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     lines = 0 if _in_place(p) else choice.items * choice.gathered / choice.extents[-1]
     panels = 0 if p.reused else channels * taps * itemsize
     return {"call": 1, "start": threads > 1, kind: products / threads,
-            "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads, "im2col.rows": lines / threads,
-            "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
+            "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads,
+            "im2col.rows": lines / threads, "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
             "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
             "im2col.panels": panels / threads if choice.packs else 0, "im2col.packed": 0 if choice.packs else panels,
             "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
