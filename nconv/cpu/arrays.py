@@ -256,6 +256,7 @@ class Maps(NamedTuple):
     start: np.ndarray         # int64, rank + 1: the map of axis a is index[start[a]:start[a + 1]]
     inner: np.ndarray         # int64, (2,): padded positions of the last axis under which the input runs on evenly
     fill: np.ndarray          # the fill value, one number a part
+    filled: bool              # whether all other positions of the last axis hold it
 
 
 @lru_cache(maxsize=256)
@@ -267,7 +268,9 @@ def flat_maps(problem: ConvProblem) -> Maps:
     first = max(low, 0)
     last = min(low + problem.size[-1], len(maps[-1])) if problem.upsample[-1] == 1 else first
     fill = np.array([problem.fill], problem.engine).view(real_dtype(problem))
-    return Maps(np.concatenate(maps), start, np.array([first, max(last, first)], np.int64), fill)
+    last = max(last, first)
+    filled = bool((maps[-1][:first] == FILL).all() and (maps[-1][last:] == FILL).all())
+    return Maps(np.concatenate(maps), start, np.array([first, last], np.int64), fill, filled)
 
 
 @inner_kernel
@@ -303,33 +306,6 @@ def _copy_vectors(target, t, source, s, count):
 
 
 @inlined
-def _copy_row(buffer, at, count, x, base, step, index, begin, end, du, first, last, fill):
-    """buffer[at + i] = x[base + index[begin + i du] step], or `fill`, i < count; evenly for first <= i < last."""
-    for i in range(first):
-        j = index[begin + i * du] if begin + i * du < end else FILL
-        buffer[at + i] = x[base + j * step] if j != FILL else fill
-    for i in range(last, count):
-        j = index[begin + i * du] if begin + i * du < end else FILL
-        buffer[at + i] = x[base + j * step] if j != FILL else fill
-    if first == last:
-        return
-    source = base + index[begin + first * du] * step
-    if step * du == 1:
-        _copy_vectors(buffer, at + first, x, source, last - first)
-        return
-    lanes = lanes_of(buffer)
-    if step * du == 2:
-        i = first
-        while i + lanes < last:
-            vstore(buffer, at + i, vload_even(x, source + (i - first) * 2))
-            i += lanes
-        copy_even_first(buffer, at + i, x, source + (i - first) * 2, last - i)
-        return
-    for i in range(first, last):
-        buffer[at + i] = x[source + (i - first) * step * du]
-
-
-@inlined
 def _fill_row(buffer, at, count, fill):
     """buffer[at:at + count] = fill."""
     lanes, value, i = lanes_of(buffer), splat(fill), 0
@@ -339,6 +315,51 @@ def _fill_row(buffer, at, count, fill):
     while i < count:
         buffer[at + i] = fill
         i += 1
+
+
+@inlined
+def _copy_evenly(buffer, at, x, source, count, apart):
+    """buffer[at + i] = x[source + i apart], i < count."""
+    if apart == 1:
+        _copy_vectors(buffer, at, x, source, count)
+        return
+    if apart == 2:
+        lanes, i = lanes_of(buffer), 0
+        while i + lanes <= count:
+            vstore(buffer, at + i, vload_even(x, source + i * 2))
+            i += lanes
+        if i < count and count >= lanes:
+            vstore(buffer, at + count - lanes, vload_even(x, source + (count - lanes) * 2))
+        elif i < count:
+            copy_even_first(buffer, at, x, source, count)
+        return
+    for i in range(count):
+        buffer[at + i] = x[source + i * apart]
+
+
+@inlined
+def _copy_one_by_one(buffer, at, begin, end, x, base, step, maps, u, du, fill):
+    """buffer[at + i] = the padded input at u + i du, begin <= i < end, each where the map says."""
+    last = maps.start.size - 2
+    place, behind = maps.start[last] + u, maps.start[last + 1]
+    for i in range(begin, end):
+        j = maps.index[place + i * du] if place + i * du < behind else FILL
+        buffer[at + i] = x[base + j * step] if j != FILL else fill
+
+
+@inlined
+def _gather(buffer, at, count, x, base, step, maps, part, u, du, first, last, again):
+    """`gather_row` of a row that lies in the input; evenly for first <= i < last."""
+    fill = maps.fill[part]
+    if not maps.filled:
+        _copy_one_by_one(buffer, at, 0, first, x, base, step, maps, u, du, fill)
+        _copy_one_by_one(buffer, at, last, count, x, base, step, maps, u, du, fill)
+    elif not again:
+        _fill_row(buffer, at, first, fill)
+        _fill_row(buffer, at + last, count - last, fill)
+    if first < last:
+        j = maps.index[maps.start[maps.start.size - 2] + u + first * du]
+        _copy_evenly(buffer, at + first, x, base + j * step, last - first, step * du)
 
 
 @inner_kernel
@@ -351,20 +372,19 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
     if base == FILL:
         _fill_row(buffer, at, count, maps.fill[part])
     else:
-        last = maps.start.size - 2
-        _copy_row(buffer, at, count, x, base, step, maps.index, maps.start[last] + u, maps.start[last + 1], du,
-                  inner[0], inner[1], maps.fill[part])
+        _gather(buffer, at, count, x, base, step, maps, part, u, du, inner[0], inner[1], False)
 
 
 @inner_kernel
-def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, du):
-    """`gather_row` for each row: from ``base + sources[row]``, or `FILL`, to ``at + targets[row]``."""
+def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, du, again):
+    """`gather_row` for each row: from ``base + sources[row]``, or `FILL`, to ``at + targets[row]``.
+
+    `again`: rows of the same places lie there, so that fill values need not be written once more.
+    """
     first, last = inner_range(maps, u, du, count)
-    begin, end = maps.start[maps.start.size - 2] + u, maps.start[maps.start.size - 1]
-    index, fill = maps.index, maps.fill[part]
     for row in range(rows):
-        if sources[row] == FILL:
-            _fill_row(buffer, at + targets[row], count, fill)
-        else:
-            _copy_row(buffer, at + targets[row], count, x, base + sources[row], step, index, begin, end, du, first,
-                      last, fill)
+        if sources[row] != FILL:
+            _gather(buffer, at + targets[row], count, x, base + sources[row], step, maps, part, u, du, first, last,
+                    again)
+        elif not again:
+            _fill_row(buffer, at + targets[row], count, maps.fill[part])

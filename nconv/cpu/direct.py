@@ -9,7 +9,7 @@ the window several rows, it has output rows, so that a vector of the input serve
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 from operator import add
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
-from .micro import filter_tile, multiply_tile
+from .micro import filter_rows, multiply_tile
 from .simd import lanes_of
-from .tiles import TAPS_AT_ONCE, filter_shape, register_tile, remainders, share_tiles, shrink, split_channels
+from .tiles import TAPS_AT_ONCE, filter_tile, register_tile, remainders, share_tiles, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -67,7 +67,9 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], choice.tile[-1])
     across = ceil_div(choice.tile[-1], vector)
     if choice.filters:
-        kind, tiles = "filters", lines / len(choice.rows) * across
+        lone = choice.tile[-1] % vector                   # columns that are summed one vector at a time
+        tiles = lines / len(choice.rows) * (choice.tile[-1] // vector + ceil_div(lone, simd.lanes(real_dtype(p))))
+        kind = "filters"
     else:
         kind = "channels" if M > 1 else "single"
         tiles = lines * across * ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
@@ -99,6 +101,11 @@ def _filters(problem: ConvProblem) -> bool:
     return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1 and p.kernel[-2] > 1
 
 
+def _readable(problem: ConvProblem) -> bool:
+    """Whether tiles that need no padding can be read where the input lies, if that is in C order."""
+    return _filters(problem) and set(problem.stride) == set(problem.upsample) == {1}
+
+
 class _Choice(NamedTuple):
     """The shape of tiles, as integers: all that the cost depends on."""
 
@@ -111,7 +118,7 @@ class _Choice(NamedTuple):
     phases: tuple[int, ...]    # phases that the window touches, per axis
     buffer_size: int
     channel_parts: int         # into how many pieces of work the output channels are split
-    sums: int                  # elements of a thread's register tile, where it is scattered
+    sums: int                  # elements of a thread's register tiles, where they are scattered
     items: int                 # pieces of work to share
     waste: float               # computed positions over wanted ones
     gathered: float            # elements gathered by all tiles
@@ -124,7 +131,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
     filters = _filters(p)
-    rows, columns = filter_shape(p.out[-1], lanes) if filters else register_tile(out_channels)
+    rows, columns = filter_tile() if filters else register_tile(out_channels)
     vector = len(columns) * lanes
     row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
     height = len(rows) * row_step if filters else 1          # output rows of a register tile
@@ -134,6 +141,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     plane = channels * product(phases)
     blocks = 1 if filters else ceil_div(out_channels, len(rows))
     images = p.N * p.groups
+    most = _BUFFER_BYTES // (4 if p.rank == 2 and _readable(p) else 1)       # small: few tiles touch the padding
 
     def extents(tile):
         return tuple(map(add, tile, beyond))
@@ -141,7 +149,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     def small(tile):
         if product(tile) <= 2 * vector:
             return True
-        if plane * product(extents(tile)) * itemsize > _BUFFER_BYTES:
+        if plane * product(extents(tile)) * itemsize > most:
             return False
         pieces = images * product(map(ceil_div, p.out, tile))
         return pieces >= p.threads or (pieces * blocks >= p.threads and blocks >= 2 * p.threads)
@@ -152,11 +160,13 @@ def _choose(problem: ConvProblem) -> _Choice:
     volume = product(extent)
     pieces = images * product(map(ceil_div, p.out, tile))
     channel_parts = split_channels(pieces, blocks, p.threads)
-    computed = round_up(tile[-1], vector) / tile[-1] * (round_up(tile[-2], height) / tile[-2] if filters else 1)
+    computed = (round_up(tile[-1], lanes) / tile[-1] * round_up(tile[-2], height) / tile[-2] if filters else
+                round_up(tile[-1], vector) / tile[-1])
     items = pieces * channel_parts
     return _Choice(
         rows, columns, filters, row_step, tuple(tile), extent, phases,
-        plane * volume + vector + (height + 1) * product(extent[1:]), channel_parts, len(rows) * vector, items,
+        plane * volume + vector + (height + 1) * product(extent[1:]), channel_parts,
+        len(rows) * (tile[-1] if filters else vector), items,
         computed, float(items * plane * volume))
 
 
@@ -182,7 +192,10 @@ class TileLayout(NamedTuple):
     phase_stride: np.ndarray   # buffer stride of the phase, per axis
     strides: np.ndarray        # buffer stride of a position within a phase, per axis
     offsets: np.ndarray        # buffer offset of every tap; for rows of output of a row's taps only
-    planes: np.ndarray         # sets of window rows as `filter_tile` takes them
+    planes: np.ndarray         # sets of window rows as `filter_rows` takes them
+    source_planes: np.ndarray  # the same in an input in C order, or nothing where it cannot be read in place
+    low: np.ndarray            # padding before the input, per axis
+    size: np.ndarray           # of the input
 
 
 @lru_cache(maxsize=256)
@@ -205,10 +218,14 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
     offsets = np.arange(channels, dtype=np.int64) * channel_stride
     for axis in range(rank - 2 if choice.filters else rank):
         offsets = np.add.outer(offsets, places(axis)).ravel()
-    planes = np.zeros(0, np.int64)
+    planes = source_planes = np.zeros(0, np.int64)
     if choice.filters:
         planes = _planes(problem, offsets, places(rank - 2), choice.row_step)
         offsets = places(rank - 1)
+    if _readable(problem):
+        taps = [np.arange(p.kernel[a]) * p.dilation[a] * product(p.size[a + 1:]) for a in range(rank - 1)]
+        source_planes = _planes(problem, reduce(np.add.outer, taps[:-1], np.int64(0)).ravel(), taps[-1],
+                                choice.row_step)
 
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     return TileLayout(
@@ -217,11 +234,12 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
-        phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes)
+        phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes,
+        source_planes=source_planes, low=vec([low for low, _ in p.padding]), size=vec(p.size))
 
 
 def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:
-    """The window rows in sets whose input rows lie evenly, `row_step` rows of the buffer apart, for `filter_tile`.
+    """The window rows in sets whose input rows lie evenly, `row_step` rows of the buffer apart, for `filter_rows`.
 
     `outer` are the offsets of the other axes' taps, `rows` those of a window's rows.
     """
@@ -241,9 +259,9 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     choice = _choose(problem)
-    tiles = direct_filter_kernel if choice.filters else direct_channel_kernel
-    tiles(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
-          choice.rows, choice.columns, min(problem.threads, choice.items))
+    kernel = direct_filter_kernel if choice.filters else direct_channel_kernel
+    kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
+           choice.rows, choice.columns, min(problem.threads, choice.items))
 
 
 # ------------------------------------------------------------------------------------------------- The kernels
@@ -278,11 +296,12 @@ def direct_rows_kernel(layout, targets, sources, source, maps, origin, extents):
 
 
 @inner_kernel
-def direct_gather_kernel(layout, buffer, targets, sources, rows, source, x_base, maps, origin, extent):
-    """Copy a tile's padded input into `buffer`, phase by phase.
+def direct_gather_kernel(layout, buffer, at, targets, sources, rows, source, x_base, maps, origin, extent, again):
+    """Copy a tile's padded input into `buffer` from `at` on, phase by phase.
 
     Shapes: buffer [channels, phases of each axis, positions of each axis]; `extent` positions of the last axis are
-    wanted, the tile's outputs begin at `origin` there; `targets` and `sources` as `direct_rows_kernel` leaves them.
+    wanted, outputs begin at `origin` there; `targets` and `sources` as `direct_rows_kernel` leaves them; `again`: a
+    tile of the same place lies there.
     """
     stay_a_function()                                   # taken into the loop over tiles it slows the sums there
     last = layout.stride.size - 1
@@ -291,8 +310,33 @@ def direct_gather_kernel(layout, buffer, targets, sources, rows, source, x_base,
         base = x_base + c // layout.parts * source.strides[1] + part * source.strides[2]
         for phase in range(layout.phase_start[last + 1] - layout.phase_start[last]):
             u = origin * layout.stride[last] + layout.phases[layout.phase_start[last] + phase]
-            gather_rows(buffer, c * layout.channel_stride + phase * layout.phase_stride[last], targets, rows, extent,
-                        source.flat, base, sources, source.strides[3 + last], maps, part, u, layout.stride[last])
+            gather_rows(buffer, at + c * layout.channel_stride + phase * layout.phase_stride[last], targets, rows,
+                        extent, source.flat, base, sources, source.strides[3 + last], maps, part, u,
+                        layout.stride[last], again)
+
+
+@inner_kernel
+def direct_inside_kernel(layout, source, origin, extent, wanted, height):
+    """(begin, end) of a tile's columns whose windows lie in the input, a multiple of the vector, if all its rows do.
+
+    That goes for the rows that a register tile of `height` rows computes beyond the last, too. Equal numbers: no
+    column, as where the input is not in C order.
+    """
+    last = layout.tile.size - 1
+    step = 1
+    for b in range(last + 1):
+        a = last - b
+        beyond = 0
+        if a == last - 1:
+            beyond = ceil_div_(ceil_div_(extent[a], layout.row_step), height) * height * layout.row_step - extent[a]
+        first = origin[a] - layout.low[a]
+        if source.strides[3 + a] != step or a < last and (first < 0 or first + wanted[a] + beyond > layout.size[a]):
+            return 0, 0
+        step *= layout.size[a]
+    lanes = lanes_of(source.flat)
+    begin = ceil_div_(max(layout.low[last] - origin[last], 0), lanes) * lanes
+    end = min(layout.low[last] - origin[last] + layout.size[last] - (wanted[last] - extent[last]), extent[last])
+    return begin, max(begin, begin + (end - begin) // lanes * lanes)
 
 
 @inner_kernel
@@ -368,8 +412,8 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
         if not same:
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
         x_base = n * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
-        direct_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, origin[last],
-                             wanted[last])
+        direct_gather_kernel(layout, buffer, 0, row_targets, row_sources, tile_rows, source, x_base, maps,
+                             origin[last], wanted[last], same)
         y_base = n * target.strides[0]
         segments = 1
         for a in range(rank):
@@ -399,60 +443,81 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
                                                       to + channel + p * step, step)
 
 
+@inner_kernel
+def direct_filter_columns_kernel(layout, x, x_base, strides, planes, weight, w, start, target, y_base, extent, begin,
+                                 end, sums, rows, columns):
+    """The columns of a tile from `begin` to `end`, whose input lies in `x` by `strides` from `x_base` on."""
+    stay_a_function()                                   # the register tiles are long: once is enough
+    if begin == end:
+        return
+    last = layout.tile.size - 1
+    M = len(rows)
+    step, ldo, ldx = target.strides[3 + last], target.strides[2 + last] * layout.row_step, strides[last - 1]
+    segments = layout.row_step
+    for a in range(last - 1):
+        segments *= extent[a]
+    for segment in range(segments):
+        at, to = direct_row_kernel(layout, segment // layout.row_step, last - 1, extent, strides, target.strides[3:])
+        first = segment % layout.row_step
+        at += x_base + first * ldx + begin
+        to += y_base + first * target.strides[2 + last] + begin * step
+        count = ceil_div_(extent[last - 1] - first, layout.row_step)
+        for row in range(0, count, M):
+            height, width = min(M, count - row), end - begin
+            where, place, ld = target.flat, to + row * ldo, ldo
+            if step != 1:
+                where, place, ld = sums, 0, width
+            filter_rows(where, place, ld, height, width, start, x, at + row * layout.row_step * ldx,
+                        layout.row_step * ldx, planes, layout.offsets, weight, w, rows, columns)
+            if step != 1:
+                for i in range(height):
+                    direct_scatter_kernel(sums, i * width, width, target.flat, to + (row + i) * ldo, step)
+
+
 @owning_kernel
 def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles where a group has one output channel: a register tile has M output rows.
 
-    Shapes as in `direct_channel_share_kernel`; weight [groups, taps].
+    What needs no padding is read where it lies, the rest gathered. Shapes as in `direct_channel_share_kernel`; weight
+    [groups, taps].
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     last = rank - 1
-    M = len(rows)
-    vector = lanes_of(source.flat) * len(columns)
     items = layout.batch * layout.groups
     for a in range(rank):
         items *= layout.grid[a]
     buffer = np.zeros(layout.buffer_size, source.flat.dtype)
-    sums = np.empty(M * vector, source.flat.dtype)
+    sums = np.empty(len(rows) * layout.tile[last], source.flat.dtype)
     origin, extent, wanted = np.full(rank, -1), np.empty(rank, np.int64), np.empty(rank, np.int64)
     tile_rows = 0
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
-    step, row_stride = target.strides[3 + last], target.strides[2 + last] * layout.row_step
-    pitch = layout.strides[last - 1] * layout.row_step
     taps = weight.size // layout.groups
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
         n, g, _, same = direct_place_kernel(layout, item, maps, origin, extent, wanted)
         if not same:
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
+        start = bias[g % bias.size]
         x_base = n * source.strides[0] + g * layout.channels * source.strides[1]
-        direct_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, origin[last],
-                             wanted[last])
         y_base = n * target.strides[0] + g * target.strides[1]
-        segments = layout.row_step
+        inside = x_base
         for a in range(rank):
             y_base += origin[a] * target.strides[3 + a]
-            segments *= extent[a] if a < last - 1 else 1
-        for segment in range(segments):
-            at, to = direct_row_kernel(layout, segment // layout.row_step, last - 1, extent, layout.strides,
-                                       target.strides[3:])
-            first = segment % layout.row_step
-            at += first * layout.strides[last - 1]
-            to += first * target.strides[2 + last] + y_base
-            count = ceil_div_(extent[last - 1] - first, layout.row_step)
-            for row in range(0, count, M):
-                height = min(M, count - row)
-                for p in range(0, extent[last], vector):
-                    width = min(vector, extent[last] - p)
-                    where, place, ldo = target.flat, to + row * row_stride + p, row_stride
-                    if step != 1:
-                        where, place, ldo = sums, 0, vector
-                    filter_tile(where, place, ldo, height, width, bias[g % bias.size], buffer, at + row * pitch + p,
-                                pitch, layout.planes, layout.offsets, weight, g * taps, rows, columns)
-                    if step != 1:
-                        for i in range(height):
-                            direct_scatter_kernel(sums, i * vector, width, target.flat,
-                                                  to + (row + i) * row_stride + p * step, step)
+            inside += (origin[a] - layout.low[a]) * source.strides[3 + a]
+        first, behind = 0, 0
+        if layout.source_planes.size > 0:
+            first, behind = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
+        if behind > first:
+            direct_filter_columns_kernel(layout, source.flat, inside, source.strides[3:], layout.source_planes, weight,
+                                         g * taps, start, target, y_base, extent, first, behind, sums, rows, columns)
+        else:
+            first = behind = 0
+        for begin, end in ((0, first), (behind, extent[last])):
+            if begin < end:
+                direct_gather_kernel(layout, buffer, begin, row_targets, row_sources, tile_rows, source, x_base, maps,
+                                     origin[last] + begin, end - begin + wanted[last] - extent[last], same)
+                direct_filter_columns_kernel(layout, buffer, 0, layout.strides, layout.planes, weight, g * taps, start,
+                                             target, y_base, extent, begin, end, sums, rows, columns)
 
 
 @parallel_kernel

@@ -283,7 +283,7 @@ def im2col_gather_kernel(layout, buffer, targets, sources, rows, source, base, m
         for c in range(c0, c1):
             channel = c // layout.parts * source.strides[1] + c % layout.parts * source.strides[2]
             gather_rows(buffer, (c - c0) * layout.channel_stride, targets, rows, count, source.flat, base + channel,
-                        sources, step, maps, c % layout.parts, u, du)
+                        sources, step, maps, c % layout.parts, u, du, False)
         return
     for row in range(rows):
         for i in range(count):

@@ -2,7 +2,7 @@
 
 Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
 `multiply_patches`: rows are positions, columns output channels; `multiply_rows`: the same of a matrix in memory, with a
-bound on how far roundings pile up. `filter_tile`: rows are output rows of one channel,
+bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel,
 columns positions, so that a vector of the input serves all rows whose windows hold it. Tuples whose lengths are M and V
 say how large a tile is: types reach the compiler, values do not.
 """
@@ -11,7 +11,18 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .simd import INT, address_of, broadcast, first_lanes, load_vector, masked, multiply_add, store_vector, vec_of
+from .simd import (
+    INT,
+    address_of,
+    broadcast,
+    first_lanes,
+    load_vector,
+    masked,
+    multiply_add,
+    store_first,
+    store_vector,
+    vec_of,
+)
 
 
 def _const(n):
@@ -59,26 +70,22 @@ class _Tile:
                 for n, target in self.targets.items():
                     store_vector(builder, sums[n], target, self.align)
             with partly:
-                for j, mask in enumerate(self._masks()):
-                    whole = builder.icmp_signed(">=", self.width, _const((j + 1) * self.vec.n))
-                    with builder.if_else(whole) as (all_lanes, some_lanes):
+                for j in range(self.columns):
+                    left = builder.sub(self.width, _const(j * self.vec.n))
+                    full = builder.icmp_signed(">=", left, _const(self.vec.n))
+                    with builder.if_else(full) as (all_lanes, some_lanes):
                         with all_lanes:
-                            self._store_column(sums, j, None)
-                        with some_lanes:            # which AVX2 writes slowly: only where the row ends
-                            with builder.if_then(builder.icmp_signed(">", self.width, _const(j * self.vec.n))):
-                                self._store_column(sums, j, mask)
+                            self._store_column(sums, j, lambda value, to: store_vector(builder, value, to, self.align))
+                        with some_lanes:
+                            with builder.if_then(builder.icmp_signed(">", left, _const(0))):
+                                self._store_column(sums, j, lambda value, to, left=left: store_first(
+                                    builder, self.vec, value, to, left))
 
-    def _store_column(self, sums, j, mask):
-        """Write the wanted rows of a column, or those lanes of them that the mask names."""
-        builder = self.builder
-        align = ir.Constant(ir.IntType(32), self.align)
+    def _store_column(self, sums, j, store):
+        """``store(sum, its place)`` for the wanted rows of a column."""
         for i in range(self.rows):
-            with builder.if_then(builder.icmp_signed("<", _const(i), self.height)):
-                if mask is None:
-                    store_vector(builder, sums[i, j], self.targets[i, j], self.align)
-                else:
-                    pointer = builder.bitcast(self.targets[i, j], self.type.as_pointer())
-                    masked(builder, "store", self.vec, [sums[i, j], pointer, align, mask], ir.VoidType())
+            with self.builder.if_then(self.builder.icmp_signed("<", _const(i), self.height)):
+                store(sums[i, j], self.targets[i, j])
 
 
 def _start(builder, add, fresh, so_far):
@@ -176,7 +183,7 @@ def multiply_tile(typingctx, out, o, ldo, height, width, add, bias, b, x, p, off
 
 def _row_biases(context, builder, vec, bias_type, bias, b, rows):
     """Vectors of ``bias[(b + i) % bias.size]`` for each row i."""
-    size = cgutils.create_struct_proxy(bias_type)(context, builder, value=bias).nitems
+    size = _size_of(context, builder, bias_type, bias)
     starts = []
     for i in range(rows):
         place = builder.srem(builder.add(b, _const(i)), size)
@@ -185,8 +192,8 @@ def _row_biases(context, builder, vec, bias_type, bias, b, rows):
 
 
 @intrinsic
-def filter_tile(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, rows, columns):
-    """A tile of sums of one channel: rows are output rows, columns run along positions.
+def filter_rows(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, rows, columns):
+    """Rows of sums of one channel: register tiles of M output rows and V vectors of positions, of fewer at the end.
 
     A plane n is a set of window rows, ``planes[4 n:4 n + 4]`` = (offset of the first in x, their number R, place of
     their weights, distance of these from row to row)::
@@ -194,8 +201,11 @@ def filter_tile(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes,
         out[o + i ldo + j] = start + sum over planes, r < R, s < taps.size of
             weight[w + place + r distance + s] * x[p + offset + (i + r) ldx + taps[s] + j]
 
-    for i < height <= M and j < width <= V lanes. Row q of a plane's input belongs to output rows q - R < i <= q: which
-    ones is decided row by row, so that each vector is loaded once and no product is wasted.
+    for i < height <= M and j < width.
+
+    Output row i takes a plane's window rows from the i-th last on, so that at turn r all output rows up to r read
+    row r of the input and all others row r + R: each vector serves all rows that read it, and all sums grow at once.
+    In a plane of few rows every output row takes row r of the window.
     """
     M, V = rows.count, columns.count
     vec = vec_of(out.dtype)
@@ -211,61 +221,107 @@ def filter_tile(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes,
         plane_base = address_of(context, builder, sig.args[9], planes, _const(0))
         tap_base = address_of(context, builder, sig.args[10], taps, _const(0))
         weight_base = address_of(context, builder, sig.args[11], weight, w)
-        count = cgutils.create_struct_proxy(sig.args[9])(context, builder, value=planes).nitems
-        width_of_window = cgutils.create_struct_proxy(sig.args[10])(context, builder, value=taps).nitems
-        tile = _Tile(context, builder, vec, {
-            (i, j): builder.gep(builder.gep(out_base, [builder.mul(ldo, _const(i))]), [_const(j * vec.n)])
-            for i in range(M) for j in range(V)}, height, width)
+        plane_count = builder.sdiv(_size_of(context, builder, sig.args[9], planes), _const(4))
+        tap_count = _size_of(context, builder, sig.args[10], taps)
         first = broadcast(builder, start, vec.n)
 
-        def add_plane(n, sums):
+        def add_taps(groups, vectors, sums):
+            """The window's columns; a group is (input row, {output row: its row of weights})."""
+
+            def add_tap(s, sums):
+                at = builder.load(builder.gep(tap_base, [s]))
+                after = {}
+                for row, weights in groups:
+                    tap = builder.gep(row, [at])
+                    loaded = [load_vector(builder, builder.gep(tap, [_const(j * vec.n)]), first.type, align)
+                              for j in range(vectors)]
+                    after |= _add_products(builder, vec, sums, weights,
+                                           lambda i, weights=weights: builder.gep(weights[i], [s]), loaded)
+                return after
+
+            return _loop(builder, "taps", _const(0), tap_count, sums, add_tap)
+
+        def add_plane(x_base, vectors, n, sums):
             entry = builder.gep(plane_base, [builder.mul(n, _const(4))])
             offset, R, place, distance = (builder.load(builder.gep(entry, [_const(k)])) for k in range(4))
             x_plane = builder.gep(x_base, [offset])
             w_plane = builder.gep(weight_base, [place])
 
-            def add_row(q, sums):
-                row = builder.gep(x_plane, [builder.mul(q, ldx)])
-                low = builder.add(builder.sub(q, R), _const(1))
-                low = builder.select(builder.icmp_signed(">", low, _const(0)), low, _const(0))
-                high = builder.select(builder.icmp_signed("<", q, _const(M - 1)), q, _const(M - 1))
-                weights = [builder.gep(w_plane, [builder.mul(builder.sub(q, _const(i)), distance)]) for i in range(M)]
+            def input_row(q):
+                return builder.gep(x_plane, [builder.mul(q, ldx)])
 
-                def add_tap(chosen, s, sums):
-                    x_tap = builder.gep(row, [builder.load(builder.gep(tap_base, [s]))])
-                    vectors = [load_vector(builder, builder.gep(x_tap, [_const(j * vec.n)]), tile.type, align)
-                               for j in range(V)]
-                    return _add_products(builder, vec, sums, chosen, lambda i: builder.gep(weights[i], [s]), vectors)
+            def weight_row(r):
+                return builder.gep(w_plane, [builder.mul(r, distance)])
 
-                joined = builder.append_basic_block("row.done")
-                choice = builder.switch(builder.add(builder.mul(low, _const(M)), high), joined)
-                before = builder.block
-                results = [(before, sums)]
-                for i0 in range(M):
-                    for i1 in range(i0, M):
-                        body = builder.append_basic_block(f"rows.{i0}.{i1}")
-                        choice.add_case(_const(i0 * M + i1), body)
-                        builder.position_at_end(body)
-                        chosen = range(i0, i1 + 1)
-                        mine = {n: value for n, value in sums.items() if n[0] in chosen}
-                        mine = _loop(builder, "taps", _const(0), width_of_window, mine,
-                                     lambda s, sums, chosen=chosen: add_tap(chosen, s, sums))
-                        results.append((builder.block, {**sums, **mine}))
-                        builder.branch(joined)
-                builder.position_at_end(joined)
-                after = {n: builder.phi(value.type) for n, value in sums.items()}
-                for block, values in results:
-                    for n, phi in after.items():
-                        phi.add_incoming(values[n], block)
-                return after
+            def groups_of(case, r):
+                if case == M:                                         # few rows: each reads its own
+                    weights = weight_row(r)
+                    return [(input_row(builder.add(r, _const(i))), {i: weights}) for i in range(M)]
+                halves = ((range(case + 1), r), (range(case + 1, M), builder.add(r, R)))
+                return [(input_row(q), {i: weight_row(builder.sub(q, _const(i))) for i in members})
+                        for members, q in halves if members]
 
-            return _loop(builder, "rows", _const(0), builder.add(R, _const(M - 1)), sums, add_row)
+            def add_row(r, sums):
+                few = builder.icmp_signed("<", R, _const(M - 1))
+                early = builder.icmp_signed("<", r, _const(M - 1))
+                case = builder.select(few, _const(M), builder.select(early, r, _const(M - 1)))
+                return _choose(builder, case, [lambda case=case: add_taps(groups_of(case, r), vectors, sums)
+                                               for case in range(M + 1)])
 
-        sums = dict.fromkeys(tile.targets, first)
-        tile.store(_loop(builder, "planes", _const(0), builder.sdiv(count, _const(4)), sums, add_plane))
+            return _loop(builder, "rows", _const(0), R, sums, add_row)
+
+        def add_tiles(vectors, begin, end):
+            """Tiles of so many vectors from one vector of the rows to another."""
+
+            def add_tile(t, _):
+                at = builder.mul(builder.add(begin, builder.mul(t, _const(vectors))), _const(vec.n))
+                to = builder.gep(out_base, [at])
+                from_ = builder.gep(x_base, [at])
+                tile = _Tile(context, builder, vec, {
+                    (i, j): builder.gep(builder.gep(to, [builder.mul(ldo, _const(i))]), [_const(j * vec.n)])
+                    for i in range(M) for j in range(vectors)}, height, builder.sub(width, at))
+                tile.store(_loop(builder, "planes", _const(0), plane_count, dict.fromkeys(tile.targets, first),
+                                 lambda n, sums: add_plane(from_, vectors, n, sums)))
+                return {}
+
+            tiles = builder.sdiv(builder.sub(end, begin), _const(vectors))
+            _loop(builder, "tiles", _const(0), tiles, {}, add_tile)
+
+        done, vectors = _const(0), builder.sdiv(builder.add(width, _const(vec.n - 1)), _const(vec.n))
+        for size in dict.fromkeys((V, 2, 1)):
+            end = builder.add(done, builder.mul(builder.sdiv(builder.sub(vectors, done), _const(size)), _const(size)))
+            add_tiles(size, done, end)
+            done = end
         return context.get_dummy_value()
 
     return sig, codegen
+
+
+def _size_of(context, builder, array_type, array):
+    """How many elements an array has."""
+    return cgutils.create_struct_proxy(array_type)(context, builder, value=array).nitems
+
+
+def _choose(builder, case, bodies):
+    """What the `case`-th of the bodies returns: sums by their place."""
+    joined = builder.append_basic_block("chosen")
+    switch = builder.switch(case, builder.append_basic_block("never"))
+    results = []
+    for number, body in enumerate(bodies):
+        block = builder.append_basic_block(f"case.{number}")
+        switch.add_case(_const(number), block)
+        builder.position_at_end(block)
+        values = body()
+        results.append((builder.block, values))
+        builder.branch(joined)
+    builder.position_at_end(switch.default)
+    builder.unreachable()
+    builder.position_at_end(joined)
+    chosen = {n: builder.phi(value.type) for n, value in results[0][1].items()}
+    for block, values in results:
+        for n, phi in chosen.items():
+            phi.add_incoming(values[n], block)
+    return chosen
 
 
 @intrinsic

@@ -92,18 +92,35 @@ def _load_first(context, builder, vec, pointer, count):
         first_lanes(builder, vec.n, count), ir.Constant(vector_type, None)], vector_type)
 
 
-def _store_first(builder, vec, value, pointer, count):
-    """Write the first `count` lanes of a vector."""
-    masked(builder, "store", vec, [
-        value, builder.bitcast(pointer, value.type.as_pointer()), ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8),
-        first_lanes(builder, vec.n, count)], ir.VoidType())
+def store_first(builder, vec, value, pointer, count):
+    """Write the first `count` < n lanes of a vector.
+
+    Only AVX-512 has stores of some lanes that cost no more than others; else a half, a quarter and so on of the vector
+    are stored, each where the number has its bit.
+    """
+    align = vec.dtype.bitwidth // 8
+    if vector_bytes() == 64:
+        masked(builder, "store", vec, [value, builder.bitcast(pointer, value.type.as_pointer()),
+                                       ir.Constant(ir.IntType(32), align), first_lanes(builder, vec.n, count)],
+               ir.VoidType())
+        return
+    half = vec.n // 2
+    while half:
+        low, high = (builder.shuffle_vector(value, value, ir.Constant(
+            ir.VectorType(ir.IntType(32), half), [start + i for i in range(half)])) for start in (0, half))
+        stored = builder.icmp_signed("!=", builder.and_(count, ir.Constant(INT, half)), ir.Constant(INT, 0))
+        with builder.if_then(stored):
+            store_vector(builder, low, pointer, align)
+        pointer = builder.select(stored, builder.gep(pointer, [ir.Constant(INT, half)]), pointer)
+        value = builder.select(stored, high, low)
+        half //= 2
 
 
 def _even_lanes(builder, low, high):
-    """Every other lane of two vectors, one behind the other."""
+    """Elements 0, 2, 4, ... of memory of which `low` holds the first n and `high` those from the n - 1st on."""
     n = low.type.count
-    even = ir.Constant(ir.VectorType(ir.IntType(32), n), [2 * i for i in range(n)])
-    return builder.shuffle_vector(low, high, even)
+    even = [2 * i if 2 * i < n else 2 * i + 1 for i in range(n)]
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), even))
 
 
 def broadcast(builder, scalar, n):
@@ -156,14 +173,14 @@ def vload(typingctx, array, index):
 
 @intrinsic
 def vload_even(typingctx, array, index):
-    """Every other element of array[index:], as many as a vector holds; reads the one behind the last of them too."""
+    """Every other element of array[index:], as many as a vector holds."""
     vec = vec_of(array.dtype)
 
     def codegen(context, builder, sig, args):
         pointer = address_of(context, builder, sig.args[0], args[0], args[1])
         vector_type = context.get_value_type(vec)
         low, high = (load_vector(builder, builder.gep(pointer, [ir.Constant(INT, i)]), vector_type,
-                           array.dtype.bitwidth // 8) for i in (0, vec.n))
+                           array.dtype.bitwidth // 8) for i in (0, vec.n - 1))
         return _even_lanes(builder, low, high)
 
     return vec(array, types.intp), codegen
@@ -190,7 +207,7 @@ def copy_first(typingctx, target, t, source, s, count):
     def codegen(context, builder, sig, args):
         target, t, source, s, count = args
         value = _load_first(context, builder, vec, address_of(context, builder, sig.args[2], source, s), count)
-        _store_first(builder, vec, value, address_of(context, builder, sig.args[0], target, t), count)
+        store_first(builder, vec, value, address_of(context, builder, sig.args[0], target, t), count)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -198,7 +215,7 @@ def copy_first(typingctx, target, t, source, s, count):
 
 @intrinsic
 def copy_even_first(typingctx, target, t, source, s, count):
-    """target[t + i] = source[s + 2 i] for 0 < count <= lanes elements."""
+    """target[t + i] = source[s + 2 i] for 0 < count < lanes elements."""
     vec = vec_of(target.dtype)
     sig = types.void(target, types.intp, source, types.intp, types.intp)
 
@@ -207,9 +224,9 @@ def copy_even_first(typingctx, target, t, source, s, count):
         at = address_of(context, builder, sig.args[2], source, s)
         read = builder.sub(builder.add(count, count), ir.Constant(INT, 1))
         low, high = (_load_first(context, builder, vec, builder.gep(at, [ir.Constant(INT, first)]),
-                                 builder.sub(read, ir.Constant(INT, first))) for first in (0, vec.n))
-        _store_first(builder, vec, _even_lanes(builder, low, high),
-                     address_of(context, builder, sig.args[0], target, t), count)
+                                 builder.sub(read, ir.Constant(INT, first))) for first in (0, vec.n - 1))
+        store_first(builder, vec, _even_lanes(builder, low, high),
+                    address_of(context, builder, sig.args[0], target, t), count)
         return context.get_dummy_value()
 
     return sig, codegen

@@ -30,15 +30,10 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
     return (0,) * shape[0], (0,) * shape[1]
 
 
-@lru_cache(maxsize=1024)
-def filter_shape(width: int, lanes: int) -> tuple[tuple, tuple]:
-    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_tile`.
-
-    The V that wastes the fewest lanes on rows of `width` positions; a small V waits for loads, which counts as a waste.
-    """
-    waits = {4: 1, 2: 1.15, 1: 1.5}
-    widths = (4, 2, 1) if vector_registers() == 32 else (2, 1)
-    return (0,) * 4, (0,) * min(widths, key=lambda v: waits[v] * round_up(width, v * lanes))
+@cache
+def filter_tile() -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_rows`."""
+    return (0,) * 4, (0,) * (4 if vector_registers() == 32 else 3)
 
 
 @lru_cache(maxsize=1024)
