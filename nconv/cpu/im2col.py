@@ -159,7 +159,7 @@ def _choose(problem: ConvProblem) -> _Choice:
 def _in_place(problem: ConvProblem) -> bool:
     """Whether the input serves as the buffer: windows of one element, nothing around it."""
     p = problem
-    return product(p.kernel) == 1 and not any(map(any, p.padding)) and set(p.upsample) == {1}
+    return product(p.kernel) == 1 and not any(map(any, p.padding)) and set(p.upsample) == set(p.stride) == {1}
 
 
 def _jump(stride: int, taps: int) -> int:
