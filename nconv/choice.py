@@ -19,11 +19,12 @@ from . import registry, shortcuts, wisdom
 from .factors import outer_factors
 from .geometry import product
 from .limits import conditions, tf32_allowed
-from .lowering import Call
+from .lowering import Call, Route
 from .machine import machine
 from .phases import phases
 from .problem import ConvProblem
 
+_WORTH_A_LOOK = 1 << 20        # products of one of many windows beside which it costs little to see what its weight is
 _SURELY_SHARED = 8            # so many starts of the threads: work from which on one thread alone cannot serve best
 
 
@@ -186,16 +187,25 @@ def forget_choices() -> None:
 
 def decide_call(call: Call) -> Decision:
     """The algorithm for a call. Its weight is looked at only where passes would win if it were an outer product."""
-    if depends_on_weight(call) and is_outer(call):
-        return decide(separable_twin(call.route.problem), call.method)  # type: ignore[arg-type]
+    if depends_on_weight(call):
+        return decide_for(call.route, call.weight, call.method)
     return decide(call.route.problem, call.method)
 
 
+def decide_for(route: Route, weight: np.ndarray, method: str) -> Decision:
+    """The algorithm for a weight on which the choice depends."""
+    outer = is_outer(route, weight)
+    return decide(separable_twin(route.problem) if outer else route.problem, method)  # type: ignore[arg-type]
+
+
 def depends_on_weight(call: Call) -> bool:
-    """Whether passes would win if the call's weight were an outer product."""
-    twin = separable_twin(call.route.problem)
-    return (twin is not None and call.method in ("auto", "separable") and isinstance(call.weight, np.ndarray)
-            and decide(twin, call.method).algorithm.NAME == "separable")
+    """Whether passes would win if the call's weight were an outer product, and looking costs little beside them."""
+    problem = call.route.problem
+    twin = separable_twin(problem)
+    if twin is None or call.method not in ("auto", "separable") or not isinstance(call.weight, np.ndarray):
+        return False
+    looking = problem.groups * problem.K > 1 and problem.positions * problem.taps < _WORTH_A_LOOK
+    return decide(twin, call.method).algorithm.NAME == "separable" and (call.method == "separable" or not looking)
 
 
 @lru_cache(maxsize=1024)
@@ -206,10 +216,9 @@ def separable_twin(problem: ConvProblem) -> ConvProblem | None:
     return problem.replace(separable=True) if matters else None
 
 
-def is_outer(call: Call) -> bool:
-    """Whether each window of the call's weight is an outer product of one vector for each axis."""
-    problem = call.route.problem
-    weight = registry.arrays(problem.device).widen(call.route.weigh(call.weight), problem)
+def is_outer(route: Route, weight: np.ndarray) -> bool:
+    """Whether each window of the weight is an outer product of one vector for each axis."""
+    weight = registry.arrays(route.problem.device).widen(route.weigh(weight), route.problem)
     return all(outer_factors(window) is not None for window in weight[:, 0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, shortcuts
-from .choice import Decision, decide_call, depends_on_weight
+from .choice import Decision, decide_call, decide_for, depends_on_weight
 from .geometry import product
 from .lowering import Call, Route, check_out
 from .phases import phases
@@ -49,11 +49,12 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
 
 def known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     """The algorithm's shortcut for calls like this one, or at least one past lowering and choice."""
-    shortcut = shortcut_of(call, decision)
-    if shortcut is None and not depends_on_weight(call):
-        route = call.route                              # not the call, which would keep its arrays
-        shortcut = shortcuts.past_the_choice(call, lambda *arrays: _run(route, decision, *arrays))
-    return shortcut
+    route, method = call.route, call.method             # not the call, which would keep its arrays
+    if depends_on_weight(call):
+        return shortcuts.past_the_choice(call, lambda x, weight, bias, out: _run(
+            route, decide_for(route, weight, method), x, weight, bias, out))
+    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, lambda *arrays: _run(
+        route, decision, *arrays))
 
 
 def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:

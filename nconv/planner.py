@@ -159,7 +159,7 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
     call = lower(function, *args, **kwargs)
     call = replace(call, x=_example(call.x), weight=_example(call.weight), method="auto", out=None)
     twin = separable_twin(call.route.problem)
-    if twin is not None and is_outer(call):
+    if twin is not None and is_outer(call.route, call.weight):
         call = replace(call, route=replace(call.route, problem=twin))
     problem = call.route.problem
     wisdom.remember(problem, threads.get_num_threads(), measure(call, repeats))

@@ -157,8 +157,14 @@ def operand(array: np.ndarray) -> Operand:
     if flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype)
         parts = 2
-    strides = [stride // flat.itemsize for stride in array.strides]
-    return Operand(flat, np.array([strides[0], strides[1], parts - 1, *strides[2:]], np.int64))
+    return Operand(flat, _element_strides(array.strides, flat.itemsize, parts))
+
+
+@lru_cache(maxsize=1024)
+def _element_strides(strides: tuple[int, ...], itemsize: int, parts: int) -> np.ndarray:
+    """Strides in numbers of so many bytes, with that of the part; kernels only read it."""
+    batch, channel, *spatial = (stride // itemsize for stride in strides)
+    return np.array([batch, channel, parts - 1, *spatial], np.int64)
 
 
 @intrinsic

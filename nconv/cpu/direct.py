@@ -253,7 +253,9 @@ def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step:
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of M output channels; as it is where a group has but one."""
     choice = _choose(problem)
-    return pack_weight(problem, weight, 1 if choice.filters else len(choice.rows))
+    if choice.filters:
+        return weight.flatten() if problem.reused else weight.reshape(-1)
+    return pack_weight(problem, weight, len(choice.rows))
 
 
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
