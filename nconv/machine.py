@@ -85,17 +85,18 @@ class _Rated:
 
 
 _WORK = {
-    "small.products_one": 2.6, "small.products_many": 1.6, "small.tiles_one": 3.4e-09, "small.tiles_many": 9.5e-09,
-    "small.elements": 7.8e-10, "small.weights": 2.1e-09, "small.rows": 3.5e-10,
-    "direct.products_channels": 1.7, "direct.products_filters": 3.6, "direct.products_single": 2.7,
-    "direct.tiles": 8.5e-09, "direct.tiles_filters": 6.5e-08, "direct.rows": 6.6e-09, "direct.gathered": 3.8e-11,
-    "direct.weights": 1.1e-09,
-    "im2col.products": 1.6, "im2col.products_lone": 2.5, "im2col.tiles": 1.8e-09, "im2col.rows": 3.6e-09,
-    "im2col.gathered": 4.2e-11, "im2col.positions": 4.1e-09, "im2col.panels": 3.1e-11, "im2col.packed": 9.9e-11,
-    "winograd.products": 2.1, "winograd.loaded": 5.9e-11, "winograd.tiles": 1.4e-07, "winograd.gathered": 2e-10,
-    "winograd.rows": 1.4e-08, "winograd.transformed": 3.9e-11, "winograd.weights": 3.4e-10,
-    "fft.points": 4.5, "fft.blocks": 2.2e-07, "fft.rows": 1.1e-08, "fft.products": 0.22, "fft.kernels": 6,
-    "fft.weights": 9e-09,
+    "small.products_one": 2.4, "small.products_many": 1.2, "small.tiles_one": 3.6e-09, "small.tiles_many": 1.2e-08,
+    "small.elements": 8.5e-10, "small.weights": 2.7e-09, "small.rows": 3.5e-11,
+    "direct.products_channels": 1.6, "direct.products_filters": 2.6, "direct.products_single": 2.8,
+    "direct.lines_channels": 8.2e-09, "direct.lines_filters": 3.1e-09, "direct.lines_single": 9.2e-09,
+    "direct.tiles_channels": 2e-10, "direct.tiles_filters": 1.7e-08, "direct.tiles_single": 6.5e-09,
+    "direct.turns": 3.4e-09, "direct.rows": 7.8e-10, "direct.gathered": 3.5e-11, "direct.weights": 1.5e-09,
+    "im2col.products": 1.6, "im2col.products_lone": 2.4, "im2col.tiles": 1.7e-09, "im2col.rows": 3.1e-09,
+    "im2col.gathered": 1.3e-11, "im2col.positions": 5e-09, "im2col.panels": 3e-11, "im2col.packed": 1.6e-11,
+    "winograd.products": 1.7, "winograd.loaded": 5.6e-11, "winograd.tiles": 1.8e-07, "winograd.gathered": 2.8e-10,
+    "winograd.rows": 1.1e-08, "winograd.transformed": 3.6e-11, "winograd.weights": 2.7e-10,
+    "fft.points": 4.2, "fft.blocks": 1.2e-07, "fft.rows": 2e-08, "fft.products": 0.19, "fft.kernels": 4.9,
+    "fft.weights": 6.1e-09,
     "separable.products": 2.5, "separable.gathered": 8e-11,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.
@@ -125,8 +126,8 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 62e-6            # seconds of a public call with the preparation of a small weight
-    parallel_start: float = 17e-6  # seconds to start and join the threads
+    call: float = 73e-6            # seconds of a public call with the preparation of a small weight
+    parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "line": 0.5, "line_fft": 0.45, "stream": 0.35, "stream_fft": 0.45}, hash=False)

@@ -58,28 +58,30 @@ def cost(problem: ConvProblem, machine) -> float:
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """Multiplications, register tiles, what is gathered for them in rows and bytes, and the weight's packing."""
+    """Multiplications, lines of register tiles, what is gathered in rows and bytes, and the weight's packing."""
     p, choice = problem, _choose(problem)
-    rows = p.K * parts(p)
+    rows, width = p.K * parts(p), choice.tile[-1]
     M = 1 if choice.filters else len(choice.rows)
-    vector = len(choice.columns) * simd.lanes(real_dtype(p))
+    V, lanes = len(choice.columns), simd.lanes(real_dtype(p))
     threads = min(p.threads, choice.items)
-    lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], choice.tile[-1])
-    across = ceil_div(choice.tile[-1], vector)
+    lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], width) / threads
     if choice.filters:
-        lone = choice.tile[-1] % vector                   # columns that are summed one vector at a time
-        tiles = lines / len(choice.rows) * (choice.tile[-1] // vector + ceil_div(lone, simd.lanes(real_dtype(p))))
         kind = "filters"
+        lines /= len(choice.rows)
+        rest = ceil_div(width % (V * lanes), lanes)       # vectors behind the last tile of V
+        across = width // (V * lanes) + rest // 2 + rest % 2
     else:
         kind = "channels" if M > 1 else "single"
-        tiles = lines * across * ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
-    stored = machine.streamed(product(p.out_shape) * p.engine.itemsize)
+        lines *= ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
+        across = ceil_div(width, V * lanes)
+    gathered = choice.gathered * (1 - _inside(p, choice)) / threads
     return {"call": 1, "start": threads > 1,
             f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
-            "direct.tiles_filters" if choice.filters else "direct.tiles": tiles / threads,
-            "direct.rows": choice.gathered / choice.extents[-1] / threads,
-            "direct.gathered": choice.gathered * real_dtype(p).itemsize / threads,
-            "direct.weights": product(p.weight_shape), "byte": stored / threads}
+            f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
+            "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
+            "direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize,
+            "direct.weights": product(p.weight_shape),
+            "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -104,6 +106,18 @@ def _filters(problem: ConvProblem) -> bool:
 def _readable(problem: ConvProblem) -> bool:
     """Whether tiles that need no padding can be read where the input lies, if that is in C order."""
     return _filters(problem) and set(problem.stride) == set(problem.upsample) == {1}
+
+
+def _inside(problem: ConvProblem, choice: _Choice) -> float:
+    """The part of the positions that is read where it lies."""
+    p = problem
+    if not _readable(p):
+        return 0.0
+    part = max(1 - 2 * simd.lanes(real_dtype(p)) / p.out[-1], 0.0)
+    for n, tile, padding in zip(p.out[:-1], choice.tile[:-1], p.padding[:-1], strict=True):
+        tiles = ceil_div(n, tile)
+        part *= max(tiles - sum(side > 0 for side in padding), 0) / tiles
+    return part
 
 
 class _Choice(NamedTuple):

@@ -21,6 +21,7 @@ from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up
 from ..jit import compiled, inner_kernel, kernel
 from ..problem import ConvProblem
+from ..shortcuts import WORTH_THE_LONG_WAY
 from . import simd
 from .arrays import bias_vector, operand
 from .micro import multiply_tile
@@ -66,7 +67,8 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     images = problem.N * problem.groups
     tiles = images * ceil_div(problem.K, rows) * ceil_div(extents.length, tile)
     kind = "one" if rows == 1 else "many"
-    return {"call": _CALL, "small.elements": images * extents.elements,
+    call = _CALL if problem.macs <= WORTH_THE_LONG_WAY else 1
+    return {"call": call, "small.elements": images * extents.elements,
             "small.weights": problem.groups * _weights(problem),
             "small.rows": images * problem.K * problem.positions / problem.out[-1],
             f"small.products_{kind}": 2 * tiles * rows * tile * extents.taps / machine.flops(problem.engine),
