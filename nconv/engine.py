@@ -12,7 +12,7 @@ from . import registry, shortcuts
 from .choice import Decision, decide_call, decide_for, depends_on_weight
 from .geometry import product
 from .lowering import Call, Route, check_out
-from .phases import phases
+from .phases import Phase, phases
 from .problem import ConvProblem
 
 
@@ -99,7 +99,7 @@ def prepare(decision: Decision, route: Route, weight: Any, bias: Any) -> tuple[t
     arrays = registry.arrays(problem.device)
     weight = arrays.widen(route.weigh(weight), problem)
     prepare = decision.algorithm.prepare
-    prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(weight[phase.taps]))
+    prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(_weight_of(phase, problem, weight)))
                      for phase in phases(problem)) if product(problem.out_shape) else ()
     return prepared, arrays.widen(bias, problem)
 
@@ -124,15 +124,38 @@ def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out
     return out
 
 
+def _weight_of(phase: Phase, problem: ConvProblem, weight: Any) -> Any:
+    """The weight of a phase: that of its blocks, one behind the other in each group."""
+    if len(phase.blocks) == 1:
+        return weight[phase.blocks[0].taps]
+    blocks = [weight[block.taps] for block in phase.blocks]
+    stacked = np.empty((problem.groups, len(blocks), problem.K, *blocks[0].shape[1:]), weight.dtype)
+    for n, block in enumerate(blocks):
+        stacked[:, n] = block.reshape(problem.groups, problem.K, *block.shape[1:])
+    return stacked.reshape(-1, *blocks[0].shape[1:])
+
+
 def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
     parts = phases(problem)
-    if len(parts) == 1 and parts[0].problem is not None:
-        algorithm.run(parts[0].problem, prepared[0], x, bias, result)
+    if parts[0].problem == problem:
+        algorithm.run(problem, prepared[0], x, bias, result)
         return
     for part, packed in zip(parts, prepared, strict=True):
         if part.problem is None:
-            result[part.places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
-            continue
-        y = arrays.part_target(part.problem, result, part.places)
-        algorithm.run(part.problem, packed, x, bias, y)
-        result[part.places] = y
+            result[part.blocks[0].places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
+        elif len(part.blocks) == 1:
+            places = part.blocks[0].places
+            y = arrays.part_target(part.problem, result, places)
+            algorithm.run(part.problem, packed, x, bias, y)
+            result[places] = y
+        else:
+            _run_together(arrays, algorithm, problem, part, packed, x, bias, result)
+
+
+def _run_together(arrays, algorithm, problem, phase, packed, x, bias, result) -> None:
+    """Run a phase of several blocks and bring each to its places."""
+    if bias is not None:
+        bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(phase.blocks), 1).reshape(-1)
+    y = arrays.allocate(phase.problem, x)
+    algorithm.run(phase.problem, packed, x, bias, y)
+    arrays.place_blocks(problem, phase, y, result)

@@ -22,6 +22,9 @@ from . import store
 
 _FORMAT = 2                    # of the file: 1 had rates of other models
 
+WORTH_THE_LONG_WAY = 1 << 20
+"""Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
+
 
 @cache
 def vector_bytes() -> int:

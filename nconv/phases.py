@@ -2,7 +2,7 @@
 
 Output o of such an axis sees the taps r with (o + r dilation - low) divisible by `upsample` u: the outputs with the
 same remainder modulo u share their taps, and over them the convolution is an ordinary one. So a transposed convolution
-multiplies no zero.
+multiplies no zero. Phases whose windows are equally large are computed at once, as output channels of one convolution.
 """
 
 from __future__ import annotations
@@ -16,31 +16,71 @@ from .geometry import ceil_div, span
 from .problem import ConvProblem
 
 
+class Block(NamedTuple):
+    """Output channels of a phase: the taps of their weight, and where they lie in the phase's output and in the whole.
+
+    Each leads with two slices for the channels and images.
+    """
+
+    taps: tuple[slice, ...]
+    source: tuple[slice, ...]
+    places: tuple[slice, ...]
+
+
 class Phase(NamedTuple):
-    """One part of a problem: its own plain problem, its taps of the weight, its places in the output."""
+    """A plain problem and the blocks of its output channels, in each of which are those of the whole problem."""
 
     problem: ConvProblem | None     # None: no tap reaches these outputs
-    taps: tuple[slice, ...]
-    places: tuple[slice, ...]
+    blocks: tuple[Block, ...]
+
+
+_EVERYTHING = (slice(None), slice(None))
+_WASTE = 1.25                  # outputs of phases computed together over those that are wanted
 
 
 @lru_cache(maxsize=1024)
 def phases(problem: ConvProblem) -> tuple[Phase, ...]:
     """The parts of a problem; the problem itself where nothing stands between the elements of its input."""
-    everything = (slice(None), slice(None))
     if all(u == 1 for u in problem.upsample) or any(s != 1 for s in problem.stride) or 0 in problem.out + problem.size:
-        return (Phase(problem, everything, everything),)
+        return (Phase(problem, (Block(*(_EVERYTHING,) * 3),)),)
     parts = []
     for choice in every(*(_axis_phases(*axis) for axis in zip(
             problem.size, problem.out, problem.kernel, problem.dilation, problem.padding, problem.upsample,
             strict=True))):
-        taps, places = (everything + tuple(axis[i] for axis in choice) for i in (0, 1))
+        taps, places = (_EVERYTHING + tuple(axis[i] for axis in choice) for i in (0, 1))
         part = None
         if all(axis[2] is not None for axis in choice):
             kernel, dilation, padding = zip(*(axis[2] for axis in choice), strict=True)
             part = problem.replace(kernel=kernel, dilation=dilation, padding=padding, upsample=())
-        parts.append(Phase(part, taps, places))
-    return tuple(parts)
+        parts.append(Phase(part, (Block(taps, _EVERYTHING, places),)))
+    together = _together(problem, [phase.problem for phase in parts])
+    if together is None:
+        return tuple(parts)
+    blocks = [Block(taps, _EVERYTHING + tuple(
+        slice(low - before, low - before + n)
+        for (low, _), (before, _), n in zip(together.padding, part.padding, part.out, strict=True)), places)
+        for part, ((taps, _, places),) in parts if part is not None]
+    return (Phase(together, tuple(blocks)),)
+
+
+def _together(problem: ConvProblem, parts: list[ConvProblem | None]) -> ConvProblem | None:
+    """Parts with equally large windows as one problem with the output channels of all, where that wastes little.
+
+    One window's phases differ in where it begins: together they are computed from the first beginning to the last.
+    Kernels of a GPU write each part to its places and need no such problem.
+    """
+    plain = [part for part in parts if part is not None]
+    first = plain[0] if plain else None
+    if first is None or len(plain) < len(parts) or problem.device != "cpu" or any(
+            part.kernel != first.kernel or part.dilation != first.dilation for part in plain):
+        return None
+    padding = []
+    for a, n in enumerate(problem.size):
+        low = max(part.padding[a][0] for part in plain)
+        out = max(part.out[a] + low - part.padding[a][0] for part in plain)
+        padding.append((low, out + span(first.kernel[a], first.dilation[a]) - 1 - n - low))
+    together = first.replace(K=problem.K * len(plain), padding=tuple(padding))
+    return together if len(plain) * together.positions <= _WASTE * problem.positions else None
 
 
 def _axis_phases(n, out, taps, dilation, padding, u):

@@ -16,11 +16,9 @@ import numpy as np
 
 from . import threads
 from .lowering import Call, Route
+from .machine import WORTH_THE_LONG_WAY
 from .phases import phases
 from .problem import ConvProblem
-
-WORTH_THE_LONG_WAY = 1 << 20
-"""Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
 
 Shortcut = Callable[..., Any]
 """(x, weight, bias=None, out=None) to the result, or None: this call must go the long way. The arrays in the order in

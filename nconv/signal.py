@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import choice, engine, planner, registry
 from .geometry import full_range, product, same_range, valid_range
 from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
+from .machine import WORTH_THE_LONG_WAY
 from .problem import ArraySpec, ConvProblem
-from .shortcuts import WORTH_THE_LONG_WAY
 
 RANGES = {"full": full_range, "same": same_range, "valid": valid_range}
 _MODES = tuple(RANGES)

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from ..boundary import FILL
 from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inlined, inner_kernel, parallel_kernel, prange
+from ..phases import Phase
 from ..problem import ConvProblem
 from .simd import copy_even_first, copy_first, lanes_of, splat, transpose_square, vload, vload_even, vstore
 
@@ -65,6 +66,16 @@ def keep(prepared: Any) -> Any:
 def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.ndarray:
     """Where a part of the output is computed before it goes to its places."""
     return allocate(problem)
+
+
+def place_blocks(problem: ConvProblem, phase: Phase, y: np.ndarray, result: np.ndarray) -> None:
+    """Bring each block of a phase's output channels from `y`, the phase's output, to its places in `result`."""
+    axes = [[(source.start, places.start, part) for source, places, part in zip(
+        block.source[2:], block.places[2:], (len(range(*places.indices(n))) for places, n in zip(
+            block.places[2:], problem.out, strict=True)), strict=True)] for block in phase.blocks]
+    channels = problem.groups * problem.K * parts(problem) * problem.N
+    place_blocks_kernel(operand(y), operand(result), np.array(axes, np.int64), np.array(problem.upsample, np.int64),
+                        problem.K, parts(problem), problem.N, min(problem.threads, channels))
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> np.ndarray:
@@ -253,6 +264,55 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
             first = item % blocks * M
             pack_panel(packed, item * taps * M, M, weight, (item // blocks * rows + first) * taps, taps, taps,
                        min(M, rows - first))
+
+
+@parallel_kernel
+def place_blocks_kernel(y, target, blocks, steps, K, parts, images, threads):
+    """target[n, (g, k), first + i step] = y[n, (g, block, k), begin + i] for each block and axis.
+
+    `blocks` [blocks, axes, (begin, first, count)]. Parallel over the channels of all images; race-free because each is
+    written by one thread.
+    """
+    last = steps.size - 1
+    channels = target.flat.size // max(images * parts, 1)
+    for a in range(last + 1):
+        extent = 0
+        for block in range(blocks.shape[0]):
+            extent = max(extent, blocks[block, a, 1] + (blocks[block, a, 2] - 1) * steps[a] + 1)
+        channels //= extent
+    for thread in prange(threads):
+        items = images * channels * parts
+        for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+            n, c, part = item // parts // channels, item // parts % channels, item % parts
+            for block in range(blocks.shape[0]):
+                source = n * y.strides[0] + part * y.strides[2]
+                source += ((c // K * blocks.shape[0] + block) * K + c % K) * y.strides[1]
+                to = n * target.strides[0] + c * target.strides[1] + part * target.strides[2]
+                rows = 1
+                for a in range(last + 1):
+                    source += blocks[block, a, 0] * y.strides[3 + a]
+                    to += blocks[block, a, 1] * target.strides[3 + a]
+                    rows *= blocks[block, a, 2] if a < last - 1 else 1
+                for row in range(rows):
+                    rest, at, place = row, source, to
+                    for b in range(last - 1):
+                        a = last - 2 - b
+                        at += rest % blocks[block, a, 2] * y.strides[3 + a]
+                        place += rest % blocks[block, a, 2] * steps[a] * target.strides[3 + a]
+                        rest //= blocks[block, a, 2]
+                    place_rows(y.flat, at, y.strides, target.flat, place, target.strides, blocks[block], steps)
+
+
+@inner_kernel
+def place_rows(source, at, strides, target, to, places, counts, steps):
+    """The last two axes of a block of `place_blocks_kernel`."""
+    last = steps.size - 1
+    ds, dt = strides[3 + last], steps[last] * places[3 + last]
+    for i in range(counts[last - 1, 2] if last > 0 else 1):
+        a = at + i * strides[2 + last] if last > 0 else at
+        b = to + i * steps[last - 1] * places[2 + last] if last > 0 else to
+        for j in range(counts[last, 2]):
+            target[b + j * dt] = source[a + j * ds]
 
 
 class Maps(NamedTuple):

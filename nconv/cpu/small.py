@@ -20,8 +20,8 @@ import numpy as np
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up
 from ..jit import compiled, inner_kernel, kernel
+from ..machine import WORTH_THE_LONG_WAY
 from ..problem import ConvProblem
-from ..shortcuts import WORTH_THE_LONG_WAY
 from . import simd
 from .arrays import bias_vector, operand
 from .micro import multiply_tile
