@@ -21,7 +21,7 @@ from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inlined, inner_kernel, parallel_kernel, prange
 from ..phases import Phase
 from ..problem import ConvProblem
-from .simd import copy_even_first, copy_first, lanes_of, splat, transpose_square, vload, vload_even, vstore
+from .simd import copy_even_first, copy_first, lanes_of, splat, transpose_square, vload, vload_even, vload_first, vstore
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -439,6 +439,35 @@ def gather_row(buffer, at, count, x, base, step, maps, part, u, du, inner):
         _fill_row(buffer, at, count, maps.fill[part])
     else:
         _gather(buffer, at, count, x, base, step, maps, part, u, du, inner[0], inner[1], False)
+
+
+@inner_kernel
+def gather_rows_loosely(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, again):
+    """`gather_rows` of rows that follow each other in the buffer, where one may end with fill values beyond its end.
+
+    There the next row's padding begins, which holds them as well, and what it holds behind them is written later.
+    """
+    first, last = inner_range(maps, u, 1, count)
+    if not maps.filled or step != 1 or first == last:
+        gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, part, u, 1, again)
+        return
+    lanes, fill = lanes_of(buffer), maps.fill[part]
+    source = base + maps.index[maps.start[maps.start.size - 2] + u + first]
+    whole = first + (last - first) // lanes * lanes
+    for row in range(rows):
+        to = at + targets[row]
+        if sources[row] == FILL:
+            if not again:
+                _fill_row(buffer, to, count, fill)
+            continue
+        if not again:
+            _fill_row(buffer, to, first, fill)
+            _fill_row(buffer, to + last, count - last, fill)
+        from_ = source + sources[row] - first
+        for i in range(first, whole, lanes):
+            vstore(buffer, to + i, vload(x, from_ + i))
+        if whole < last:
+            vstore(buffer, to + whole, vload_first(x, from_ + whole, last - whole, fill))
 
 
 @inner_kernel

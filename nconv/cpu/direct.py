@@ -20,7 +20,7 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, stay_a_function
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_weight, parts, real_dtype
+from .arrays import bias_vector, borrow, flat_maps, gather_rows, gather_rows_loosely, operand, pack_weight, parts, real_dtype
 from .micro import filter_rows, multiply_tile
 from .simd import lanes_of
 from .tiles import TAPS_AT_ONCE, filter_tile, register_tile, remainders, share_tiles, shrink, split_channels
@@ -208,6 +208,7 @@ class TileLayout(NamedTuple):
     offsets: np.ndarray        # buffer offset of every tap; for rows of output of a row's taps only
     planes: np.ndarray         # sets of window rows as `filter_rows` takes them
     source_planes: np.ndarray  # the same in an input in C order, or nothing where it cannot be read in place
+    smooth: bool               # every stride is 1
     low: np.ndarray            # padding before the input, per axis
     size: np.ndarray           # of the input
 
@@ -249,7 +250,7 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
         phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes,
-        source_planes=source_planes, low=vec([low for low, _ in p.padding]), size=vec(p.size))
+        source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]), size=vec(p.size))
 
 
 def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:
@@ -326,9 +327,14 @@ def direct_gather_kernel(layout, buffer, at, targets, sources, rows, source, x_b
         base = x_base + c // layout.parts * source.strides[1] + part * source.strides[2]
         for phase in range(layout.phase_start[last + 1] - layout.phase_start[last]):
             u = origin * layout.stride[last] + layout.phases[layout.phase_start[last] + phase]
-            gather_rows(buffer, at + c * layout.channel_stride + phase * layout.phase_stride[last], targets, rows,
-                        extent, source.flat, base, sources, source.strides[3 + last], maps, part, u,
-                        layout.stride[last], again)
+            to = at + c * layout.channel_stride + phase * layout.phase_stride[last]
+            step, du = source.strides[3 + last], layout.stride[last]
+            if layout.smooth:
+                gather_rows_loosely(buffer, to, targets, rows, extent, source.flat, base, sources, step, maps, part, u,
+                                    again)
+            else:
+                gather_rows(buffer, to, targets, rows, extent, source.flat, base, sources, step, maps, part, u, du,
+                            again)
 
 
 @inner_kernel
@@ -356,24 +362,17 @@ def direct_inside_kernel(layout, source, origin, extent, wanted, height):
 
 
 @inner_kernel
-def direct_place_kernel(layout, item, maps, origin, extent, wanted):
-    """Set a piece of work's first output position, extents and buffer positions.
-
-    Returns (image, group, part of the output channels, whether the tile lies where the last one lay).
-    """
+def direct_place_kernel(layout, tile, maps, origin, extent, wanted):
+    """Set a tile's first output position, extents and buffer positions."""
     rank = layout.tile.size
-    rest = item // layout.channel_parts
-    same = True
+    rest = tile
     for b in range(rank):
         a = rank - 1 - b
-        first = rest % layout.grid[a] * layout.tile[a]
+        origin[a] = rest % layout.grid[a] * layout.tile[a]
         rest //= layout.grid[a]
-        same = same and origin[a] == first
-        origin[a] = first
-        extent[a] = min(layout.tile[a], layout.out[a] - first)
+        extent[a] = min(layout.tile[a], layout.out[a] - origin[a])
         reach = maps.start[a + 1] - maps.start[a] - (layout.out[a] - extent[a]) * layout.stride[a]
         wanted[a] = ceil_div_(reach, layout.stride[a])
-    return rest // layout.groups, rest % layout.groups, item % layout.channel_parts, same
 
 
 @inner_kernel
@@ -411,21 +410,26 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
     vector = lanes_of(source.flat) * len(columns)
     taps = layout.offsets.size
     blocks = ceil_div_(layout.out_channels, M)
-    items = layout.batch * layout.groups * layout.channel_parts
+    images = layout.batch * layout.groups
+    items = images * layout.channel_parts
     for a in range(rank):
         items *= layout.grid[a]
     buffer = np.zeros(layout.buffer_size, source.flat.dtype)
     sums = np.empty(M * vector, source.flat.dtype)
-    origin, extent, wanted = np.full(rank, -1), np.empty(rank, np.int64), np.empty(rank, np.int64)
-    tile_rows = 0
+    origin, extent, wanted = np.empty(rank, np.int64), np.empty(rank, np.int64), np.empty(rank, np.int64)
+    tile, tile_rows = -1, 0
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
     step = target.strides[3 + last]
     # Partial sums wait in the output; where that is scattered, all taps are summed at once.
     chunks = ceil_div_(taps, TAPS_AT_ONCE) if step == 1 else 1
     at_once = ceil_div_(taps, chunks)
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-        n, g, channel_part, same = direct_place_kernel(layout, item, maps, origin, extent, wanted)
+        image, channel_part = item // layout.channel_parts % images, item % layout.channel_parts
+        n, g = image // layout.groups, image % layout.groups
+        same = tile == item // (layout.channel_parts * images)
         if not same:
+            tile = item // (layout.channel_parts * images)
+            direct_place_kernel(layout, tile, maps, origin, extent, wanted)
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
         x_base = n * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
         direct_gather_kernel(layout, buffer, 0, row_targets, row_sources, tile_rows, source, x_base, maps,
@@ -464,8 +468,6 @@ def direct_filter_columns_kernel(layout, x, x_base, strides, planes, weight, w, 
                                  end, sums, rows, columns):
     """The columns of a tile from `begin` to `end`, whose input lies in `x` by `strides` from `x_base` on."""
     stay_a_function()                                   # the register tiles are long: once is enough
-    if begin == end:
-        return
     last = layout.tile.size - 1
     M = len(rows)
     step, ldo, ldx = target.strides[3 + last], target.strides[2 + last] * layout.row_step, strides[last - 1]
@@ -500,34 +502,38 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     last = rank - 1
-    items = layout.batch * layout.groups
+    images = layout.batch * layout.groups
+    items = images
     for a in range(rank):
         items *= layout.grid[a]
     buffer = np.zeros(layout.buffer_size, source.flat.dtype)
     sums = np.empty(len(rows) * layout.tile[last], source.flat.dtype)
-    origin, extent, wanted = np.full(rank, -1), np.empty(rank, np.int64), np.empty(rank, np.int64)
-    tile_rows = 0
+    origin, extent, wanted = np.empty(rank, np.int64), np.empty(rank, np.int64), np.empty(rank, np.int64)
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
+    tile, tile_rows, x_tile, y_tile, first, behind = -1, 0, 0, 0, 0, 0
     taps = weight.size // layout.groups
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-        n, g, _, same = direct_place_kernel(layout, item, maps, origin, extent, wanted)
+        n, g = item % images // layout.groups, item % layout.groups
+        same = tile == item // images
         if not same:
+            tile = item // images
+            direct_place_kernel(layout, tile, maps, origin, extent, wanted)
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
+            x_tile = y_tile = first = behind = 0
+            for a in range(rank):
+                x_tile += (origin[a] - layout.low[a]) * source.strides[3 + a]
+                y_tile += origin[a] * target.strides[3 + a]
+            if layout.source_planes.size > 0:
+                first, behind = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
+            if first == behind:
+                first = behind = 0
         start = bias[g % bias.size]
         x_base = n * source.strides[0] + g * layout.channels * source.strides[1]
-        y_base = n * target.strides[0] + g * target.strides[1]
-        inside = x_base
-        for a in range(rank):
-            y_base += origin[a] * target.strides[3 + a]
-            inside += (origin[a] - layout.low[a]) * source.strides[3 + a]
-        first, behind = 0, 0
-        if layout.source_planes.size > 0:
-            first, behind = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
-        if behind > first:
-            direct_filter_columns_kernel(layout, source.flat, inside, source.strides[3:], layout.source_planes, weight,
-                                         g * taps, start, target, y_base, extent, first, behind, sums, rows, columns)
-        else:
-            first = behind = 0
+        y_base = n * target.strides[0] + g * target.strides[1] + y_tile
+        if first < behind:
+            direct_filter_columns_kernel(layout, source.flat, x_base + x_tile, source.strides[3:],
+                                         layout.source_planes, weight, g * taps, start, target, y_base, extent, first,
+                                         behind, sums, rows, columns)
         for begin, end in ((0, first), (behind, extent[last])):
             if begin < end:
                 direct_gather_kernel(layout, buffer, begin, row_targets, row_sources, tile_rows, source, x_base, maps,
@@ -538,7 +544,7 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
 
 @parallel_kernel
 def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
-    """All tiles. Parallel over (N, groups, tiles, parts of the output channels).
+    """All tiles. Parallel over (tiles, N, groups, parts of the output channels).
 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
@@ -549,7 +555,7 @@ def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, colu
 
 @parallel_kernel
 def direct_filter_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
-    """All tiles. Parallel over (N, groups, tiles); race-free as `direct_channel_kernel`."""
+    """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
         direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
                                    np.int64(thread))

@@ -187,6 +187,19 @@ def vload_even(typingctx, array, index):
 
 
 @intrinsic
+def vload_first(typingctx, array, index, count, fill):
+    """array[index:index + count] for less than a vector of elements, `fill` in the other lanes."""
+    vec = vec_of(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, index, count, fill = args
+        loaded = _load_first(context, builder, vec, address_of(context, builder, sig.args[0], array, index), count)
+        return builder.select(first_lanes(builder, vec.n, count), loaded, broadcast(builder, fill, vec.n))
+
+    return vec(array, types.intp, types.intp, array.dtype), codegen
+
+
+@intrinsic
 def vstore(typingctx, array, index, value):
     """Write a vector to array[index:]."""
 
