@@ -20,7 +20,17 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, stay_a_function
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, borrow, flat_maps, gather_rows, gather_rows_loosely, operand, pack_weight, parts, real_dtype
+from .arrays import (
+    bias_vector,
+    borrow,
+    flat_maps,
+    gather_rows,
+    gather_rows_loosely,
+    operand,
+    pack_weight,
+    parts,
+    real_dtype,
+)
 from .micro import filter_rows, multiply_tile
 from .simd import lanes_of
 from .tiles import TAPS_AT_ONCE, filter_tile, register_tile, remainders, share_tiles, shrink, split_channels
@@ -145,7 +155,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
     filters = _filters(p)
-    rows, columns = filter_tile() if filters else register_tile(out_channels)
+    rows, columns = filter_tile(p.out[-1] <= lanes) if filters else register_tile(out_channels)
     vector = len(columns) * lanes
     row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
     height = len(rows) * row_step if filters else 1          # output rows of a register tile
@@ -250,7 +260,8 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
         phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes,
-        source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]), size=vec(p.size))
+        source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]),
+        size=vec(p.size))
 
 
 def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:

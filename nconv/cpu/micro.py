@@ -288,7 +288,7 @@ def filter_rows(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes,
             _loop(builder, "tiles", _const(0), tiles, {}, add_tile)
 
         done, vectors = _const(0), builder.sdiv(builder.add(width, _const(vec.n - 1)), _const(vec.n))
-        for size in dict.fromkeys((V, 2, 1)):
+        for size in dict.fromkeys((V, min(V, 2), 1)):
             end = builder.add(done, builder.mul(builder.sdiv(builder.sub(vectors, done), _const(size)), _const(size)))
             add_tiles(size, done, end)
             done = end

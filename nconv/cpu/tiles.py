@@ -31,9 +31,13 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
 
 
 @cache
-def filter_tile() -> tuple[tuple, tuple]:
-    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_rows`."""
-    return (0,) * 4, (0,) * (4 if vector_registers() == 32 else 3)
+def filter_tile(narrow: bool) -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_rows`.
+
+    `narrow`: rows of positions that a vector holds.
+    """
+    M, V = (8, 1) if narrow else (4, 4 if vector_registers() == 32 else 3)
+    return (0,) * M, (0,) * V
 
 
 @lru_cache(maxsize=1024)
