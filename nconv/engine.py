@@ -158,4 +158,4 @@ def _run_together(arrays, algorithm, problem, phase, packed, x, bias, result) ->
         bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(phase.blocks), 1).reshape(-1)
     y = arrays.allocate(phase.problem, x)
     algorithm.run(phase.problem, packed, x, bias, y)
-    arrays.place_blocks(problem, phase, y, result)
+    arrays.place_blocks(problem, y, result)

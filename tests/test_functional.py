@@ -121,6 +121,32 @@ def test_what_is_not_an_array():
         nconv.conv1d(np.array([[None, 1]]), np.ones((1, 1, 1)))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding", "dilation", "output_padding"), [
+    ((31,), (4,), 2, 1, 1, 0), ((40,), (6,), 3, 0, 1, 2), ((9, 14), (4, 4), 2, 1, 1, 0), ((20, 7), (2, 2), 2, 0, 1, 0),
+    ((8, 40), (3, 6), (1, 3), 1, 1, 0), ((12, 9), (8, 4), 4, 2, 1, 0), ((11, 10), (4, 4), 2, 3, 3, 1),
+    ((5, 6, 21), (2, 4, 2), 2, (0, 1, 0), 1, 0), ((1, 1), (4, 4), 2, 1, 1, 0), ((10, 10), (3, 3), 2, 1, 1, 0)])
+def test_phases_of_a_transposed_convolution_meet(size, kernel, stride, padding, dilation, output_padding, layout, dtype):
+    rng = np.random.default_rng(3)
+    rank = len(size)
+    transposed, plain = getattr(nconv, f"conv_transpose{rank}d"), getattr(nconv, f"conv{rank}d")
+    x, w = rng.standard_normal((2, 6, *size)).astype(dtype), rng.standard_normal((6, 2, *kernel)).astype(dtype)
+    b = rng.standard_normal(6).astype(dtype)
+    if layout == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y = transposed(x, w, b, stride, padding, output_padding, 3, dilation, layout=layout)
+    out = np.full_like(y, np.nan)
+    assert transposed(x, w, b, stride, padding, output_padding, 3, dilation, layout=layout, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    if layout == "channels_last":
+        x, y = np.moveaxis(x, -1, 1), np.moveaxis(y, -1, 1)
+    probe = rng.standard_normal(y.shape).astype(dtype)             # <y - b, p> = <x, conv(p)>: what it is defined by
+    bias = b.reshape(-1, *(1,) * rank)
+    back = plain(probe, w, None, stride, padding, dilation, 3, method="direct")[(..., *map(slice, size))]
+    np.testing.assert_allclose(((y - bias) * probe).sum(), (x * back).sum(), rtol=2e-4 if dtype == "f4" else 1e-10)
+
+
 @pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
 def test_a_transposed_convolution_may_have_one_output(method):
     """All outputs then lie in one phase, which has not all of the window's taps."""

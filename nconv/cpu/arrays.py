@@ -19,9 +19,20 @@ from numba.extending import intrinsic
 from ..boundary import FILL
 from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inlined, inner_kernel, parallel_kernel, prange
-from ..phases import Phase
+from ..phases import phases
 from ..problem import ConvProblem
-from .simd import copy_even_first, copy_first, lanes_of, splat, transpose_square, vload, vload_even, vload_first, vstore
+from .simd import (
+    copy_even_first,
+    copy_first,
+    lanes_of,
+    splat,
+    transpose_square,
+    vload,
+    vload_even,
+    vload_first,
+    vstore,
+    vstore_in_turn,
+)
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -68,14 +79,13 @@ def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.n
     return allocate(problem)
 
 
-def place_blocks(problem: ConvProblem, phase: Phase, y: np.ndarray, result: np.ndarray) -> None:
-    """Bring each block of a phase's output channels from `y`, the phase's output, to its places in `result`."""
-    axes = [[(source.start, places.start, part) for source, places, part in zip(
-        block.source[2:], block.places[2:], (len(range(*places.indices(n))) for places, n in zip(
-            block.places[2:], problem.out, strict=True)), strict=True)] for block in phase.blocks]
-    channels = problem.groups * problem.K * parts(problem) * problem.N
-    place_blocks_kernel(operand(y), operand(result), np.array(axes, np.int64), np.array(problem.upsample, np.int64),
-                        problem.K, parts(problem), problem.N, min(problem.threads, channels))
+def place_blocks(problem: ConvProblem, y: np.ndarray, result: np.ndarray) -> None:
+    """Bring each block of output channels from `y`, the output of a problem's only phase, to its places in `result`."""
+    source, target = operand(y), operand(result)
+    channels = problem.groups * problem.K
+    place_blocks_kernel(source, target, _block_rows(problem, tuple(source.strides), tuple(target.strides)),
+                        (problem.N, channels, parts(problem)), problem.K, problem.out[-1],
+                        min(problem.threads, problem.N * channels))
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> np.ndarray:
@@ -266,53 +276,64 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
                        min(M, rows - first))
 
 
-@parallel_kernel
-def place_blocks_kernel(y, target, blocks, steps, K, parts, images, threads):
-    """target[n, (g, k), first + i step] = y[n, (g, block, k), begin + i] for each block and axis.
+class BlockRows(NamedTuple):
+    """The rows of one channel of an output, each of which takes its elements in turn from rows of several blocks."""
 
-    `blocks` [blocks, axes, (begin, first, count)]. Parallel over the channels of all images; race-free because each is
-    written by one thread.
+    targets: np.ndarray        # int64, (rows,): address in the channel
+    sources: np.ndarray        # int64, (rows, blocks of the last axis): address beside the channel's in the first block
+    blocks: int                # of all axes
+
+
+@lru_cache(maxsize=64)
+def _block_rows(problem: ConvProblem, source: tuple[int, ...], target: tuple[int, ...]) -> BlockRows:
+    """The tables for arrays of these strides, as an `Operand` has them."""
+    outer = problem.out[:-1]
+    targets = np.zeros(outer, np.int64)
+    for a, n in enumerate(outer):
+        targets += (np.arange(n) * target[3 + a]).reshape([-1 if b == a else 1 for b in range(len(outer))])
+    sources = np.zeros((*outer, min(problem.upsample[-1], problem.out[-1])), np.int64)
+    blocks = phases(problem)[0].blocks
+    for number, block in enumerate(blocks):
+        *lines, run = block.source[2:]
+        here = np.int64(number * problem.K * source[1] + run.start * source[-1])
+        for a, line in enumerate(lines):
+            here = np.add.outer(here, np.arange(line.start, line.stop) * source[3 + a])
+        sources[(*block.places[2:-1], block.places[-1].start)] = here
+    return BlockRows(targets.ravel(), sources.reshape(targets.size, -1), len(blocks))
+
+
+@parallel_kernel
+def place_blocks_kernel(y, target, rows, extents, K, width, threads):
+    """target[n, (g, k), row, i] = y[n, (g, block, k), ...] as `rows` says; `width` is the output's last extent.
+
+    `extents`: images, channels, parts. Parallel over all these; race-free because each is written by one thread.
     """
-    last = steps.size - 1
-    channels = target.flat.size // max(images * parts, 1)
-    for a in range(last + 1):
-        extent = 0
-        for block in range(blocks.shape[0]):
-            extent = max(extent, blocks[block, a, 1] + (blocks[block, a, 2] - 1) * steps[a] + 1)
-        channels //= extent
+    images, channels, parts = extents
+    items = images * channels * parts
     for thread in prange(threads):
-        items = images * channels * parts
         for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
             n, c, part = item // parts // channels, item // parts % channels, item % parts
-            for block in range(blocks.shape[0]):
-                source = n * y.strides[0] + part * y.strides[2]
-                source += ((c // K * blocks.shape[0] + block) * K + c % K) * y.strides[1]
-                to = n * target.strides[0] + c * target.strides[1] + part * target.strides[2]
-                rows = 1
-                for a in range(last + 1):
-                    source += blocks[block, a, 0] * y.strides[3 + a]
-                    to += blocks[block, a, 1] * target.strides[3 + a]
-                    rows *= blocks[block, a, 2] if a < last - 1 else 1
-                for row in range(rows):
-                    rest, at, place = row, source, to
-                    for b in range(last - 1):
-                        a = last - 2 - b
-                        at += rest % blocks[block, a, 2] * y.strides[3 + a]
-                        place += rest % blocks[block, a, 2] * steps[a] * target.strides[3 + a]
-                        rest //= blocks[block, a, 2]
-                    place_rows(y.flat, at, y.strides, target.flat, place, target.strides, blocks[block], steps)
+            at = n * y.strides[0] + (c // K * rows.blocks * K + c % K) * y.strides[1] + part * y.strides[2]
+            to = n * target.strides[0] + c * target.strides[1] + part * target.strides[2]
+            for row in range(rows.targets.size):
+                interleave_rows(target.flat, to + rows.targets[row], target.strides[-1], y.flat, at, rows.sources[row],
+                                y.strides[-1], width)
 
 
 @inner_kernel
-def place_rows(source, at, strides, target, to, places, counts, steps):
-    """The last two axes of a block of `place_blocks_kernel`."""
-    last = steps.size - 1
-    ds, dt = strides[3 + last], steps[last] * places[3 + last]
-    for i in range(counts[last - 1, 2] if last > 0 else 1):
-        a = at + i * strides[2 + last] if last > 0 else at
-        b = to + i * steps[last - 1] * places[2 + last] if last > 0 else to
-        for j in range(counts[last, 2]):
-            target[b + j * dt] = source[a + j * ds]
+def interleave_rows(target, to, dt, source, at, rows, ds, width):
+    """target[to + i dt], i < width, takes turns between the `rows` of the source, each from its beginning on."""
+    count = rows.size
+    done = 0
+    if count == 2 and dt == 1 and ds == 1:
+        lanes = lanes_of(target)
+        while (done + lanes) * 2 <= width:
+            vstore_in_turn(target, to + 2 * done, vload(source, at + rows[0] + done),
+                           vload(source, at + rows[1] + done))
+            done += lanes
+    for r in range(count):
+        for i in range(done, (width - r + count - 1) // count):
+            target[to + (i * count + r) * dt] = source[at + rows[r] + i * ds]
 
 
 class Maps(NamedTuple):

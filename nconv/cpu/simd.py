@@ -212,6 +212,24 @@ def vstore(typingctx, array, index, value):
 
 
 @intrinsic
+def vstore_in_turn(typingctx, array, index, even, odd):
+    """Write the lanes of two vectors to array[index:], one of the first, one of the second and so on."""
+    vec = vec_of(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, index, even, odd = args
+        pointer = address_of(context, builder, sig.args[0], array, index)
+        n = vec.n
+        for half in (0, 1):
+            turns = [half * n // 2 + i // 2 + (n if i % 2 else 0) for i in range(n)]
+            value = builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(ir.IntType(32), n), turns))
+            store_vector(builder, value, builder.gep(pointer, [ir.Constant(INT, half * n)]), vec.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, even, odd), codegen
+
+
+@intrinsic
 def copy_first(typingctx, target, t, source, s, count):
     """target[t:t + count] = source[s:s + count] for less than a vector of elements."""
     vec = vec_of(target.dtype)
