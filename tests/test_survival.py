@@ -131,3 +131,38 @@ def test_odd_memory(cache):
         kernel = w[:9].reshape(3, 3)
         assert np.allclose(nconv.convolve(image, kernel), nconv.convolve(image.copy("C"), kernel))
     """, cache)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="pages are closed by mprotect")
+@pytest.mark.parametrize("method", ["direct", "im2col", "small"])
+def test_nothing_beyond_an_array_is_touched(cache, method):
+    """Arrays lie at the first or the last byte of pages whose neighbours must not be read."""
+    survive(f"""
+        import ctypes, mmap
+        PAGE, rng, pages = mmap.PAGESIZE, np.random.default_rng(1), []
+        def fenced(shape, dtype, at_end):
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            count = -(-size // PAGE)
+            pages.append(mmap.mmap(-1, (count + 2) * PAGE))
+            first = ctypes.addressof(ctypes.c_char.from_buffer(pages[-1]))
+            for page in (0, count + 1):
+                assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(first + page * PAGE), PAGE, 0) == 0
+            return np.ndarray(shape, dtype, pages[-1], PAGE + at_end * (count * PAGE - size))
+        tried = 0
+        for _ in range(150):
+            rank, depthwise, dtype = int(rng.integers(1, 4)), rng.random() < 0.6, np.float32
+            groups, (C, K) = int(rng.integers(1, 4)), (1, 1) if depthwise else rng.integers(1, 6, 2)
+            size, kernel = rng.integers(3, 40 if rank < 3 else 14, rank), rng.integers(1, 6, rank)
+            options = dict(stride=int(rng.integers(1, 3)), padding=int(rng.integers(0, 2)), groups=groups)
+            if (kernel > size + 2 * options["padding"]).any():
+                continue
+            function = getattr(nconv, f"conv{{rank}}d")
+            for at_end in (0, 1):
+                x, w = fenced((2, groups * C, *size), dtype, at_end), fenced((groups * K, C, *kernel), dtype, at_end)
+                x[...], w[...] = rng.standard_normal(x.shape), rng.standard_normal(w.shape)
+                right = function(x.copy(), w.copy(), method="{method}", **options)
+                out = function(x, w, method="{method}", out=fenced(right.shape, dtype, at_end), **options)
+                tried += 1
+                assert np.array_equal(out, right)
+        assert tried > 40, tried
+    """, cache)

@@ -110,7 +110,7 @@ def error(problem: ConvProblem) -> float:
 def _filters(problem: ConvProblem) -> bool:
     """Whether the rows of a register tile are output rows."""
     p = problem
-    return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1 and p.kernel[-2] > 1
+    return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1
 
 
 def _readable(problem: ConvProblem) -> bool:
@@ -123,7 +123,7 @@ def _inside(problem: ConvProblem, choice: _Choice) -> float:
     p = problem
     if not _readable(p):
         return 0.0
-    part = max(1 - 2 * simd.lanes(real_dtype(p)) / p.out[-1], 0.0)
+    part = max(1 - sum(side > 0 for side in p.padding[-1]) * simd.lanes(real_dtype(p)) / p.out[-1], 0.0)
     for n, tile, padding in zip(p.out[:-1], choice.tile[:-1], p.padding[:-1], strict=True):
         tiles = ceil_div(n, tile)
         part *= max(tiles - sum(side > 0 for side in padding), 0) / tiles
@@ -350,26 +350,32 @@ def direct_gather_kernel(layout, buffer, at, targets, sources, rows, source, x_b
 
 @inner_kernel
 def direct_inside_kernel(layout, source, origin, extent, wanted, height):
-    """(begin, end) of a tile's columns whose windows lie in the input, a multiple of the vector, if all its rows do.
+    """(begin, end, reach) of a tile's columns whose windows lie in the input, if its rows do and it is in C order.
 
-    That goes for the rows that a register tile of `height` rows computes beyond the last, too. Equal numbers: no
-    column, as where the input is not in C order.
+    Register tiles of `height` rows read more than they need: they stay within `reach` elements from the tile's first
+    input position. Equal numbers: no column.
     """
     last = layout.tile.size - 1
+    lanes = lanes_of(source.flat)
+    begin = ceil_div_(max(layout.low[last] - origin[last], 0), lanes) * lanes
+    end = extent[last]
+    over = origin[last] - layout.low[last] + wanted[last] - layout.size[last]       # positions behind the input's last
+    if over > 0:
+        end = begin + (end - over - begin) // lanes * lanes
+    reach = begin + ceil_div_(max(end - begin, 0), lanes) * lanes + wanted[last] - extent[last]
     step = 1
     for b in range(last + 1):
         a = last - b
-        beyond = 0
-        if a == last - 1:
-            beyond = ceil_div_(ceil_div_(extent[a], layout.row_step), height) * height * layout.row_step - extent[a]
         first = origin[a] - layout.low[a]
-        if source.strides[3 + a] != step or a < last and (first < 0 or first + wanted[a] + beyond > layout.size[a]):
-            return 0, 0
+        if source.strides[3 + a] != step or a < last and (first < 0 or first + wanted[a] > layout.size[a]):
+            return 0, 0, 0
+        if a < last:
+            rows = extent[a]
+            if a == last - 1:
+                rows = ceil_div_(ceil_div_(rows, layout.row_step), height) * height * layout.row_step
+            reach += (wanted[a] - extent[a] + rows - 1) * step
         step *= layout.size[a]
-    lanes = lanes_of(source.flat)
-    begin = ceil_div_(max(layout.low[last] - origin[last], 0), lanes) * lanes
-    end = min(layout.low[last] - origin[last] + layout.size[last] - (wanted[last] - extent[last]), extent[last])
-    return begin, max(begin, begin + (end - begin) // lanes * lanes)
+    return begin, max(end, begin), reach
 
 
 @inner_kernel
@@ -521,7 +527,7 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
     sums = np.empty(len(rows) * layout.tile[last], source.flat.dtype)
     origin, extent, wanted = np.empty(rank, np.int64), np.empty(rank, np.int64), np.empty(rank, np.int64)
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
-    tile, tile_rows, x_tile, y_tile, first, behind = -1, 0, 0, 0, 0, 0
+    tile, tile_rows, x_tile, y_tile, first, behind, reach = -1, 0, 0, 0, 0, 0, 0
     taps = weight.size // layout.groups
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
         n, g = item % images // layout.groups, item % layout.groups
@@ -530,27 +536,27 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
             tile = item // images
             direct_place_kernel(layout, tile, maps, origin, extent, wanted)
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
-            x_tile = y_tile = first = behind = 0
+            x_tile = y_tile = first = behind = reach = 0
             for a in range(rank):
                 x_tile += (origin[a] - layout.low[a]) * source.strides[3 + a]
                 y_tile += origin[a] * target.strides[3 + a]
             if layout.source_planes.size > 0:
-                first, behind = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
-            if first == behind:
-                first = behind = 0
+                first, behind, reach = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
         start = bias[g % bias.size]
         x_base = n * source.strides[0] + g * layout.channels * source.strides[1]
         y_base = n * target.strides[0] + g * target.strides[1] + y_tile
-        if first < behind:
+        begin = end = 0                                 # columns that are read in place
+        if first < behind and x_base + x_tile + reach <= source.flat.size:
+            begin, end = first, behind
             direct_filter_columns_kernel(layout, source.flat, x_base + x_tile, source.strides[3:],
-                                         layout.source_planes, weight, g * taps, start, target, y_base, extent, first,
-                                         behind, sums, rows, columns)
-        for begin, end in ((0, first), (behind, extent[last])):
-            if begin < end:
-                direct_gather_kernel(layout, buffer, begin, row_targets, row_sources, tile_rows, source, x_base, maps,
-                                     origin[last] + begin, end - begin + wanted[last] - extent[last], same)
+                                         layout.source_planes, weight, g * taps, start, target, y_base, extent, begin,
+                                         end, sums, rows, columns)
+        for left, right in ((0, begin), (end, extent[last])):
+            if left < right:
+                direct_gather_kernel(layout, buffer, left, row_targets, row_sources, tile_rows, source, x_base, maps,
+                                     origin[last] + left, right - left + wanted[last] - extent[last], same)
                 direct_filter_columns_kernel(layout, buffer, 0, layout.strides, layout.planes, weight, g * taps, start,
-                                             target, y_base, extent, begin, end, sums, rows, columns)
+                                             target, y_base, extent, left, right, sums, rows, columns)
 
 
 @parallel_kernel
