@@ -127,7 +127,8 @@ def test_what_is_not_an_array():
     ((31,), (4,), 2, 1, 1, 0), ((40,), (6,), 3, 0, 1, 2), ((9, 14), (4, 4), 2, 1, 1, 0), ((20, 7), (2, 2), 2, 0, 1, 0),
     ((8, 40), (3, 6), (1, 3), 1, 1, 0), ((12, 9), (8, 4), 4, 2, 1, 0), ((11, 10), (4, 4), 2, 3, 3, 1),
     ((5, 6, 21), (2, 4, 2), 2, (0, 1, 0), 1, 0), ((1, 1), (4, 4), 2, 1, 1, 0), ((10, 10), (3, 3), 2, 1, 1, 0)])
-def test_phases_of_a_transposed_convolution_meet(size, kernel, stride, padding, dilation, output_padding, layout, dtype):
+def test_phases_of_a_transposed_convolution_meet(size, kernel, stride, padding, dilation, output_padding, layout,
+                                                 dtype):
     rng = np.random.default_rng(3)
     rank = len(size)
     transposed, plain = getattr(nconv, f"conv_transpose{rank}d"), getattr(nconv, f"conv{rank}d")
