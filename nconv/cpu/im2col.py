@@ -19,7 +19,8 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, borrow, flat_maps, gather_rows, operand, pack_panel, pack_weight, parts, real_dtype
+from .arrays import bias_vector, borrow, operand, pack_panel, pack_weight, parts, real_dtype
+from .gather import flat_maps, gather_rows
 from .micro import multiply_patches
 from .simd import copy, lanes_of, prefetch, transpose_square
 from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels

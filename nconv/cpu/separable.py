@@ -18,16 +18,8 @@ from ..geometry import ceil_div, product, round_up, span
 from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..problem import ConvProblem
 from . import simd
-from .arrays import (
-    bias_vector,
-    flat_maps,
-    gather_row,
-    inner_range,
-    operand,
-    parts,
-    real_dtype,
-    share_start_,
-)
+from .arrays import bias_vector, operand, parts, real_dtype, share_start_
+from .gather import flat_maps, gather_row, inner_range
 from .simd import copy, lanes_of, splat, vload, vstore
 from .tiles import even_tile, shrink
 

@@ -18,7 +18,8 @@ import numpy as np
 from ...geometry import ceil_div, product, round_up, span
 from ...problem import ConvProblem
 from .. import direct
-from ..arrays import bias_vector, flat_maps, operand, parts, real_dtype
+from ..arrays import bias_vector, operand, parts, real_dtype
+from ..gather import flat_maps
 from . import blocks
 from .transforms import Transform, smooth, transform
 from .vectors import lanes

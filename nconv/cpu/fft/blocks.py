@@ -13,7 +13,8 @@ import numpy as np
 
 from ...boundary import FILL
 from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow, ceil_div_, gather_row, inner_range, share_start_
+from ..arrays import borrow, ceil_div_, share_start_
+from ..gather import gather_row, inner_range
 from ..sharing import next_item
 from ..simd import larger_magnitude, largest_lane, vstore
 from .outliers import add_product, count_loud, take_outliers, threshold_of

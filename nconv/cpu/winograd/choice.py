@@ -13,7 +13,8 @@ from ...geometry import ceil_div, product, round_up
 from ...machine import machine as this_machine
 from ...problem import ConvProblem
 from .. import im2col, simd
-from ..arrays import bias_vector, flat_maps, operand, pack_weight, parts, real_dtype
+from ..arrays import bias_vector, operand, pack_weight, parts, real_dtype
+from ..gather import flat_maps
 from ..tiles import channel_tile, split_channels
 from .points import matrices
 from .tiles import TileLayout, winograd_tile_kernel, winograd_weight_kernel

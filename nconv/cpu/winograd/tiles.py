@@ -14,7 +14,8 @@ import numpy as np
 from ...boundary import FILL
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow, inner_range
+from ..arrays import borrow
+from ..gather import inner_range
 from ..micro import multiply_rows
 from ..simd import (
     copy,

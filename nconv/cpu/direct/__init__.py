@@ -1,0 +1,281 @@
+"""Direct convolution: a sum over taps of shifted vectors, without patches.
+
+Once a tile's input lies padded in a buffer, every stride-1 convolution, of any rank and dilation, is
+``out[k, p] = sum over t of weight[t, k] * buffer[p + offset[t]]``: the window's shape is only a table of offsets.
+A stride splits the buffer into its phases (positions with the same remainder), over each of which it is 1. Sums stay
+in registers and go straight to their place. A register tile has output channels as rows (`channels`); where a group has
+but one, it has output rows (`filters`), so that a vector of the input serves all the rows whose windows hold it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, reduce
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
+
+from ...geometry import ceil_div, product, round_up, span
+from ...problem import ConvProblem
+from .. import simd
+from ..arrays import bias_vector, operand, pack_weight, parts, real_dtype
+from ..gather import flat_maps
+from ..tiles import TAPS_AT_ONCE, filter_tile, register_tile, remainders, share_tiles, shrink, split_channels
+from .channels import direct_channel_kernel
+from .filters import direct_filter_kernel
+
+# ------------------------------------------------------------------------------------------------- The choice
+
+NAME = "direct"
+SUPPORTS = "every problem, every dtype; integers exactly"
+REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
+_BUFFER_BYTES = 384 * 1024     # of one thread's gathered tile: with the weights it should stay in the L2 cache
+
+
+def why_not(problem: ConvProblem) -> str:
+    """Every valid problem is supported."""
+    return ""
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """The multiplications alone, without threads; the direct method's error."""
+    rows = problem.K * parts(problem)
+    M = 1 if _filters(problem) else len(register_tile(rows)[0])
+    kind = "filters" if _filters(problem) else "channels" if M > 1 else "single"
+    return machine.seconds({"call": 1, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
+
+
+def _products(problem: ConvProblem, machine, M: int) -> float:
+    """Seconds that the multiplications would take at the peak, with those of rows beyond the last output channel."""
+    rows = problem.K * parts(problem)
+    return 2 * problem.macs * parts(problem) ** 2 * round_up(rows, M) / rows / machine.flops(problem.engine)
+
+
+def cost(problem: ConvProblem, machine) -> float:
+    """What `counts` says, at the machine's rates."""
+    return machine.seconds(counts(problem, machine))
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """Multiplications, lines of register tiles, what is gathered in rows and bytes, and the weight's packing."""
+    p, choice = problem, _choose(problem)
+    rows, width = p.K * parts(p), choice.tile[-1]
+    M = 1 if choice.filters else len(choice.rows)
+    V, lanes = len(choice.columns), simd.lanes(real_dtype(p))
+    threads = min(p.threads, choice.items)
+    lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], width) / threads
+    if choice.filters:
+        kind = "filters"
+        lines /= len(choice.rows)
+        rest = ceil_div(width % (V * lanes), lanes)       # vectors behind the last tile of V
+        across = width // (V * lanes) + rest // 2 + rest % 2
+    else:
+        kind = "channels" if M > 1 else "single"
+        lines *= ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
+        across = ceil_div(width, V * lanes)
+    gathered = choice.gathered * (1 - _inside(p, choice)) / threads
+    return {"call": 1, "start": threads > 1,
+            f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
+            f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
+            "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
+            "direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize,
+            "direct.weights": product(p.weight_shape),
+            "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
+
+
+def workspace(problem: ConvProblem, machine) -> int:
+    """The packed weight and each thread's tile of input and sums."""
+    choice = _choose(problem)
+    M = 1 if choice.filters else len(choice.rows)
+    weight = problem.groups * round_up(problem.K * parts(problem), M) * problem.taps * parts(problem)
+    return (weight + problem.threads * (choice.buffer_size + choice.sums)) * real_dtype(problem).itemsize
+
+
+def error(problem: ConvProblem) -> float:
+    """The direct method is the measure of the others."""
+    return 1.0
+
+
+def _filters(problem: ConvProblem) -> bool:
+    """Whether the rows of a register tile are output rows."""
+    p = problem
+    return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1
+
+
+def _readable(problem: ConvProblem) -> bool:
+    """Whether tiles that need no padding can be read where the input lies, if that is in C order."""
+    return _filters(problem) and set(problem.stride) == set(problem.upsample) == {1}
+
+
+def _inside(problem: ConvProblem, choice: _Choice) -> float:
+    """The part of the positions that is read where it lies."""
+    p = problem
+    if not _readable(p):
+        return 0.0
+    part = max(1 - sum(side > 0 for side in p.padding[-1]) * simd.lanes(real_dtype(p)) / p.out[-1], 0.0)
+    for n, tile, padding in zip(p.out[:-1], choice.tile[:-1], p.padding[:-1], strict=True):
+        tiles = ceil_div(n, tile)
+        part *= max(tiles - sum(side > 0 for side in padding), 0) / tiles
+    return part
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles, as integers: all that the cost depends on."""
+
+    rows: tuple                # register tile
+    columns: tuple
+    filters: bool              # rows of a register tile are output rows
+    row_step: int              # distance of the output rows of a register tile
+    tile: tuple[int, ...]      # output extents of a tile
+    extents: tuple[int, ...]   # positions within a phase that a tile reads, per axis
+    phases: tuple[int, ...]    # phases that the window touches, per axis
+    buffer_size: int
+    channel_parts: int         # into how many pieces of work the output channels are split
+    sums: int                  # elements of a thread's register tiles, where they are scattered
+    items: int                 # pieces of work to share
+    waste: float               # computed positions over wanted ones
+    gathered: float            # elements gathered by all tiles
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    p = problem
+    itemsize = real_dtype(p).itemsize
+    lanes = simd.lanes(real_dtype(p))
+    channels, out_channels = p.C * parts(p), p.K * parts(p)
+    filters = _filters(p)
+    rows, columns = filter_tile(p.out[-1] <= lanes) if filters else register_tile(out_channels)
+    vector = len(columns) * lanes
+    row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
+    height = len(rows) * row_step if filters else 1          # output rows of a register tile
+    phases = tuple(map(remainders, p.kernel, p.stride, p.dilation))
+    spans = list(map(span, p.kernel, p.dilation))
+    beyond = [ceil_div(w, s) - 1 for w, s in zip(spans, p.stride, strict=True)]     # positions read beside the tile's
+    plane = channels * product(phases)
+    blocks = 1 if filters else ceil_div(out_channels, len(rows))
+    images = p.N * p.groups
+    most = _BUFFER_BYTES // (4 if p.rank == 2 and _readable(p) else 1)       # small: few tiles touch the padding
+
+    def extents(tile):
+        return tuple(map(add, tile, beyond))
+
+    def small(tile):
+        if product(tile) <= 2 * vector:
+            return True
+        if plane * product(extents(tile)) * itemsize > most:
+            return False
+        pieces = images * product(map(ceil_div, p.out, tile))
+        return pieces >= p.threads or (pieces * blocks >= p.threads and blocks >= 2 * p.threads)
+
+    window = [w / s for w, s in zip(spans, p.stride, strict=True)]
+    tile = share_tiles(p.out, shrink(p.out, window, small), images * blocks, p.threads)
+    extent = extents(tile)
+    volume = product(extent)
+    pieces = images * product(map(ceil_div, p.out, tile))
+    channel_parts = split_channels(pieces, blocks, p.threads)
+    computed = (round_up(tile[-1], lanes) / tile[-1] * round_up(tile[-2], height) / tile[-2] if filters else
+                round_up(tile[-1], vector) / tile[-1])
+    items = pieces * channel_parts
+    return _Choice(
+        rows, columns, filters, row_step, tuple(tile), extent, phases,
+        plane * volume + vector + (height + 1) * product(extent[1:]), channel_parts,
+        len(rows) * (tile[-1] if filters else vector), items,
+        computed, float(items * plane * volume))
+
+
+class TileLayout(NamedTuple):
+    """A tile's shape and where everything lies in its buffer; all that the kernels know of a problem."""
+
+    batch: int
+    groups: int
+    channels: int              # input channels of one group times parts
+    out_channels: int          # output channels of one group times parts
+    parts: int                 # 2 for complex numbers
+    channel_parts: int         # into how many pieces of work the output channels are split
+    channel_stride: int        # of the buffer
+    buffer_size: int
+    buffer_rows: int           # of one channel
+    row_step: int              # distance of the output rows of a register tile
+    out: np.ndarray            # output extents
+    stride: np.ndarray
+    tile: np.ndarray           # output extents of a tile
+    grid: np.ndarray           # tiles per axis
+    phases: np.ndarray         # phases that the window touches, all axes one behind the other
+    phase_start: np.ndarray    # where an axis' phases begin, rank + 1
+    phase_stride: np.ndarray   # buffer stride of the phase, per axis
+    strides: np.ndarray        # buffer stride of a position within a phase, per axis
+    offsets: np.ndarray        # buffer offset of every tap; for rows of output of a row's taps only
+    planes: np.ndarray         # sets of window rows as `filter_rows` takes them
+    source_planes: np.ndarray  # the same in an input in C order, or nothing where it cannot be read in place
+    smooth: bool               # every stride is 1
+    low: np.ndarray            # padding before the input, per axis
+    size: np.ndarray           # of the input
+
+
+@lru_cache(maxsize=256)
+def _lay_out(problem: ConvProblem) -> TileLayout:
+    p = problem
+    choice = _choose(p)
+    rank, channels, counts = p.rank, p.C * parts(p), choice.phases
+    strides = [product(choice.extents[a + 1:]) for a in range(rank)]
+    volume = product(choice.extents)
+    phase_strides = [volume * product(counts[a + 1:]) for a in range(rank)]
+    channel_stride = volume * product(counts)
+    used = [sorted({r * d % s for r in range(min(k, s))})
+            for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
+
+    def places(axis):
+        """Buffer offset of each tap of an axis."""
+        position, phase = np.divmod(np.arange(p.kernel[axis]) * p.dilation[axis], p.stride[axis])
+        return np.searchsorted(used[axis], phase) * phase_strides[axis] + position * strides[axis]
+
+    offsets = np.arange(channels, dtype=np.int64) * channel_stride
+    for axis in range(rank - 2 if choice.filters else rank):
+        offsets = np.add.outer(offsets, places(axis)).ravel()
+    planes = source_planes = np.zeros(0, np.int64)
+    if choice.filters:
+        planes = _planes(problem, offsets, places(rank - 2), choice.row_step)
+        offsets = places(rank - 1)
+    if _readable(problem):
+        taps = [np.arange(p.kernel[a]) * p.dilation[a] * product(p.size[a + 1:]) for a in range(rank - 1)]
+        source_planes = _planes(problem, reduce(np.add.outer, taps[:-1], np.int64(0)).ravel(), taps[-1],
+                                choice.row_step)
+
+    vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
+    return TileLayout(
+        batch=p.N, groups=p.groups, channels=channels, out_channels=p.K * parts(p), parts=parts(p),
+        channel_parts=choice.channel_parts, channel_stride=channel_stride, buffer_size=choice.buffer_size,
+        buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
+        stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
+        phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
+        phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes,
+        source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]),
+        size=vec(p.size))
+
+
+def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:
+    """The window rows in sets whose input rows lie evenly, `row_step` rows of the buffer apart, for `filter_rows`.
+
+    `outer` are the offsets of the other axes' taps, `rows` those of a window's rows.
+    """
+    R, S = problem.kernel[-2:]
+    stride, dilation = problem.stride[-2], problem.dilation[-2]
+    step = 1 if row_step > 1 else stride if dilation == 1 else R       # rows of one set; R: each is its own
+    return np.array([(at + rows[first], len(range(first, R, step)), (n * R + first) * S, step * S)
+                     for n, at in enumerate(outer) for first in range(min(step, R))], np.int64).ravel()
+
+
+def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """The weight in panels of M output channels; as it is where a group has but one."""
+    choice = _choose(problem)
+    if choice.filters:
+        return weight.flatten() if problem.reused else weight.reshape(-1)
+    return pack_weight(problem, weight, len(choice.rows))
+
+
+def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    """Fill `out`; see `registry` for the shapes."""
+    choice = _choose(problem)
+    kernel = direct_filter_kernel if choice.filters else direct_channel_kernel
+    kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
+           choice.rows, choice.columns, min(problem.threads, choice.items))
