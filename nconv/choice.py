@@ -204,8 +204,8 @@ def depends_on_weight(call: Call) -> bool:
     twin = separable_twin(problem)
     if twin is None or call.method not in ("auto", "separable") or not isinstance(call.weight, np.ndarray):
         return False
-    looking = problem.groups * problem.K > 1 and problem.positions * problem.taps < _WORTH_A_LOOK
-    return decide(twin, call.method).algorithm.NAME == "separable" and (call.method == "separable" or not looking)
+    dear = problem.groups * problem.K > 1 and problem.positions * problem.taps < _WORTH_A_LOOK
+    return call.method == "separable" or (not dear and decide(twin).algorithm.NAME == "separable")
 
 
 @lru_cache(maxsize=1024)

@@ -34,9 +34,8 @@ def flat_maps(problem: ConvProblem) -> Maps:
     start = np.concatenate([[0], np.cumsum([len(m) for m in maps])]).astype(np.int64)
     low = problem.padding[-1][0]
     first = max(low, 0)
-    last = min(low + problem.size[-1], len(maps[-1])) if problem.upsample[-1] == 1 else first
+    last = max(min(low + problem.size[-1], len(maps[-1])), first) if problem.upsample[-1] == 1 else first
     fill = np.array([problem.fill], problem.engine).view(real_dtype(problem))
-    last = max(last, first)
     filled = bool((maps[-1][:first] == FILL).all() and (maps[-1][last:] == FILL).all())
     return Maps(np.concatenate(maps), start, np.array([first, last], np.int64), fill, filled)
 
