@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from heapq import heapify, heappop, heappush
 from math import inf
 from types import ModuleType
 from typing import NamedTuple, NoReturn
@@ -73,91 +74,101 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
     scores = _Scores(problem, num_threads, workspace_limit, error_limit if method == "auto" else inf)
     winner = scores.best() if method == "auto" else scores.score(registry.algorithms(problem.device)[
         names.index(method)])
-    if winner is None or winner.candidate.refused:
+    if winner is None or winner.refused:
         _refuse(method, scores.table(), workspace_limit)
-    return Decision(winner.problem, winner.algorithm, winner.candidate.workspace, winner.seconds, scores.table)
+    return Decision(winner.problem, winner.algorithm, winner.workspace, winner.seconds, scores.table)
 
 
 class _Score(NamedTuple):
     """An algorithm's answers."""
 
-    candidate: Candidate
     algorithm: ModuleType
     problem: ConvProblem             # with the number of threads that serves it best
+    estimate: float                  # seconds; infinite where refused
+    workspace: int
+    error: float
+    refused: str
+    measured: float | None           # seconds
 
     @property
     def seconds(self) -> float:
         """Measured where it was, else estimated."""
-        return self.candidate.seconds if self.candidate.measured is None else self.candidate.measured
+        return self.estimate if self.measured is None else self.measured
 
 
 class _Scores:
     """The algorithms' answers about one problem, each asked when it is needed.
 
-    A good answer costs tens of microseconds, and seven algorithms are asked. Each knows at once a time that it cannot
-    undercut, so in the order of these most need not be asked further.
+    A good answer costs tens of microseconds, and there are seven algorithms. Most need not be asked: each knows at once
+    a time that it cannot undercut.
     """
 
     def __init__(self, problem: ConvProblem, num_threads: int, workspace_limit: int | None, error_limit: float):
         self._limits = workspace_limit, error_limit
         self._machine = machine(problem.device)
+        self._algorithms = registry.algorithms(problem.device)
         self._measured = wisdom.recall(problem, num_threads)
         self._serial = problem, _parts(problem)
         self._shared = self._serial
-        self._start = 0.0
-        if num_threads > 1 and problem.device == "cpu":
-            self._shared = problem.with_threads(num_threads), [p.with_threads(num_threads) for p in self._serial[1]]
-            self._start = self._machine.parallel_start
+        self._start = self._call = 0.0
+        if problem.device == "cpu":
+            self._call = self._machine.call
+            if num_threads > 1:
+                self._shared = problem.with_threads(num_threads), [p.with_threads(num_threads) for p in self._serial[1]]
+                self._start = self._machine.parallel_start
 
     def best(self) -> _Score | None:
         """The cheapest that is allowed; None where none is."""
-        algorithms = registry.algorithms(self._serial[0].device)
         # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
-        known = [self.score(algorithm) for algorithm in algorithms if algorithm.NAME in self._measured]
-        if any(not score.candidate.refused for score in known):
-            return min((score for score in known if not score.candidate.refused), key=lambda score: score.seconds)
-        bids: list[tuple[float, int, float, ModuleType]] = []
-        for algorithm in algorithms:
-            if not any(map(algorithm.why_not, self._serial[1])):
-                seconds, error = self._least(algorithm)
-                if error <= self._limits[1]:
-                    bids.append((self._least_of_any(seconds), len(bids), seconds, algorithm))
+        known = [self.score(algorithm) for algorithm in self._algorithms if algorithm.NAME in self._measured]
+        if any(not score.refused for score in known):
+            return min((score for score in known if not score.refused), key=lambda score: score.seconds)
+        # The next to be asked is the one with the lowest bound: first that of a call alone, then that of its work.
+        bids: list[tuple[float, int, float | None]] = [
+            (self._call * self._calls(algorithm), i, None) for i, algorithm in enumerate(self._algorithms)]
+        heapify(bids)
         best = None
-        for bound, _, seconds, algorithm in sorted(bids):
-            if best is not None and best.seconds <= bound:
-                break
-            score = self._priced(algorithm, seconds)
-            if not score.candidate.refused and (best is None or score.seconds < best.seconds):
-                best = score
+        while bids and (best is None or bids[0][0] < best.seconds):
+            _, i, least = heappop(bids)
+            algorithm = self._algorithms[i]
+            if least is not None:
+                score = self._priced(algorithm, least)
+                if not score.refused and (best is None or score.seconds < best.seconds):
+                    best = score
+            elif not any(map(algorithm.why_not, self._serial[1])):
+                least, error = self._least(algorithm)
+                if error <= self._limits[1]:
+                    heappush(bids, (self._least_of_any(algorithm, least), i, least))
         return best
 
     def table(self) -> tuple[Candidate, ...]:
         """All of them, refused ones too."""
-        return tuple(self.score(algorithm).candidate for algorithm in registry.algorithms(self._serial[0].device))
+        return tuple(Candidate(score.algorithm.NAME, score.estimate, score.workspace, score.error, score.refused, False,
+                               score.measured) for score in map(self.score, self._algorithms))
 
     def score(self, algorithm: ModuleType) -> _Score:
         """The answers of one algorithm."""
         refused = next(filter(None, map(algorithm.why_not, self._serial[1])), "")
         if refused:
-            return _Score(Candidate(algorithm.NAME, inf, 0, inf, refused), algorithm, self._serial[0])
-        return self._priced(algorithm, 0.0)
+            return _Score(algorithm, self._serial[0], inf, 0, inf, refused, None)
+        return self._priced(algorithm, self._least(algorithm)[0])
 
     def _priced(self, algorithm: ModuleType, least: float) -> _Score:
         """The answers of an algorithm that supports the problem and takes at least so many seconds on one thread."""
         best, parts = self._serial
         seconds = inf
-        if least <= _SURELY_SHARED * self._start * len(parts) or not self._start:
+        if _has_no_threads(algorithm):
+            seconds = least
+        elif least <= _SURELY_SHARED * self._start * len(parts) or not self._start:
             seconds = sum(algorithm.cost(part, self._machine) for part in parts)
-        if self._least_of_any(least) < seconds and self._start > 0:       # a small problem is not worth the threads
+        if self._least_of_any(algorithm, least) < seconds and self._start > 0:    # a small one is not worth the threads
             shared = sum(algorithm.cost(part, self._machine) for part in self._shared[1])
             if shared < seconds:
                 seconds, (best, parts) = shared, self._shared
         workspace = sum(algorithm.workspace(part, self._machine) for part in parts)
         error = max(map(algorithm.error, parts), default=1.0)
-        refused = self._over_limit(workspace, error)
-        candidate = Candidate(algorithm.NAME, seconds, workspace, error, refused, False,
-                              self._measured.get(algorithm.NAME))
-        return _Score(candidate, algorithm, best)
+        return _Score(algorithm, best, seconds, workspace, error, self._over_limit(workspace, error),
+                      self._measured.get(algorithm.NAME))
 
     def _over_limit(self, workspace: int, error: float) -> str:
         workspace_limit, error_limit = self._limits
@@ -167,6 +178,11 @@ class _Scores:
             return f"expected error is {error:.3g} times the direct method's, the limit is {error_limit:.3g}"
         return ""
 
+    def _calls(self, algorithm: ModuleType) -> float:
+        """What a call takes beside its work, in those of others."""
+        calls = getattr(algorithm, "CALLS", 1.0)
+        return min(calls, 1.0) if self._serial[0].reused else calls
+
     def _least(self, algorithm: ModuleType) -> tuple[float, float]:
         """(seconds on one thread, error) that the algorithm cannot undercut."""
         if not hasattr(algorithm, "least") or not self._serial[1]:
@@ -174,9 +190,14 @@ class _Scores:
         answers = [algorithm.least(part, self._machine) for part in self._serial[1]]
         return sum(seconds for seconds, _ in answers), max(error for _, error in answers)
 
-    def _least_of_any(self, seconds: float) -> float:
+    def _least_of_any(self, algorithm: ModuleType, seconds: float) -> float:
         """The least with any number of threads, from that on one."""
-        return min(seconds, seconds / self._shared[0].threads + self._start)
+        return seconds if _has_no_threads(algorithm) else min(seconds, seconds / self._shared[0].threads + self._start)
+
+
+def _has_no_threads(algorithm: ModuleType) -> bool:
+    """Whether an algorithm takes one thread, whatever it is given; then `least` is its cost."""
+    return hasattr(algorithm, "SERIAL")
 
 
 def forget_choices() -> None:
@@ -226,6 +247,8 @@ def _parts(problem: ConvProblem) -> list[ConvProblem]:
     """The plain problems of which one consists, as far as they are computed at all."""
     if product(problem.out_shape) == 0:
         return []
+    if set(problem.upsample) == {1}:                   # as `phases` would say, in a tenth of the time
+        return [problem]
     return [phase.problem for phase in phases(problem) if phase.problem is not None]
 
 

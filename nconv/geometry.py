@@ -1,8 +1,13 @@
 """Integers only: sizes, shares and counts, one formula each.
 
-Pure Python without imports, so that the planner calls these as they are and `jit.compiled` makes them part of
-a kernel.
+Pure Python, so that the planner calls these as they are and `jit.compiled` makes them part of a kernel; but for
+`product`, which kernels do not need and the planner often does.
 """
+
+from math import prod as product
+
+__all__ = ["ceil_div", "full_range", "out_size", "product", "round_up", "same_padding", "same_range", "share_start",
+           "span", "valid_range"]
 
 
 def ceil_div(a, b):
@@ -51,11 +56,3 @@ def same_range(n1, n2):
 def valid_range(n1, n2):
     """As `full_range` for mode 'valid': where the smaller lies wholly inside the other."""
     return min(n1, n2) - 1, abs(n1 - n2) + 1
-
-
-def product(values):
-    """Product of integers; 1 for none. Python's own integers do not overflow."""
-    result = 1
-    for value in values:
-        result *= value
-    return result

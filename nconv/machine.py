@@ -137,8 +137,10 @@ class Machine(_Rated):
 
     def seconds(self, counts: dict[str, float]) -> float:
         """What so many pieces of work take: 'call', 'start' of the threads, 'byte' of memory, and entries of `work`."""
-        prices = self._prices
-        return sum(count * prices[name] for name, count in counts.items())
+        prices, total = self._prices, 0.0
+        for name, count in counts.items():             # twice as fast as a sum, of which a choice takes ten
+            total += count * prices[name]
+        return total
 
     def price(self, name: str) -> float:
         """What one piece of work takes, by its name among counts."""

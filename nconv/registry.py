@@ -14,6 +14,9 @@ An algorithm is a module with a few names::
     def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing
     def least(problem, machine) -> (float, float)     # (seconds on one thread, error) that `cost` and `error` cannot
                                                       # undercut, soon counted; only where `cost` takes long
+    CALLS = 2.4                                       # only where a call with preparation takes other than 1 beside its
+                                                      # work; with the weight prepared it takes 1 at most
+    SERIAL = True                                     # only where it has no threads, and `least` is its cost
     def shortcut(problem, x, weight, out)             # only where a call needs no preparation: see `shortcuts`
 
 `weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from .problem import ConvProblem
 _FORMAT = 1
 _lock = threading.Lock()
 _known: dict[str, dict[str, float]] | None = None
+_sizes: frozenset[str] = frozenset()       # extents of the inputs of what is known: most problems need no further look
 
 
 def path() -> Path:
@@ -28,7 +30,7 @@ def recall(problem: ConvProblem, num_threads: int) -> dict[str, float]:
     if known is None:
         with _lock:
             known = _read()
-    return known.get(_key(problem, num_threads), {}) if known else {}
+    return known.get(_key(problem, num_threads), {}) if str(problem.size) in _sizes else {}
 
 
 def remember(problem: ConvProblem, num_threads: int, seconds: dict[str, float]) -> None:
@@ -38,7 +40,6 @@ def remember(problem: ConvProblem, num_threads: int, seconds: dict[str, float]) 
 
 def add(seconds: dict[str, dict[str, float]]) -> None:
     """Add to what is known and to the file; what other processes wrote meanwhile is kept."""
-    global _known
     with _lock:
         known = {**(_known or {}), **seconds}
         try:
@@ -47,7 +48,7 @@ def add(seconds: dict[str, dict[str, float]]) -> None:
                 store.save(path(), _FORMAT, "seconds", known)
         except OSError as error:
             warnings.warn(f"measured times are kept for this program only: {error}", stacklevel=4)
-        _known = known
+        _know(known)
 
 
 def export(target: str | os.PathLike) -> int:
@@ -73,10 +74,9 @@ def take(source: str | os.PathLike) -> int:
 
 def delete() -> None:
     """Forget all measurements, also those in the file."""
-    global _known
     with _lock:
         path().unlink(missing_ok=True)
-        _known = {}
+        _know({})
 
 
 def forget() -> None:
@@ -94,10 +94,15 @@ def _key(problem: ConvProblem, num_threads: int) -> str:
 
 def _read() -> dict[str, dict[str, float]]:
     """What is known, from the file where this program has not asked before; the caller holds the lock."""
-    global _known
-    if _known is None:
-        _known = _load()
-    return _known
+    return _know(_load()) if _known is None else _known
+
+
+def _know(known: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Take this as all that is known; the caller holds the lock."""
+    global _known, _sizes
+    _sizes = frozenset(size for key in known for size in re.findall(r"\(\d[\d, ]*\)", key)[:1])
+    _known = known
+    return known
 
 
 def _load() -> dict[str, dict[str, float]]:

@@ -33,10 +33,11 @@ from .tiles import remainders
 NAME = "small"
 SUPPORTS = "real numbers, as long as one image's padded input and weights stay in the nearest cache; integers exactly"
 REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
+SERIAL = True
+CALLS = 0.18                   # by the shortcut
 _LARGEST = 1 << 15             # elements of one table
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
-_CALL = 0.18                   # what a call by the shortcut takes of others
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -67,7 +68,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     images = problem.N * problem.groups
     tiles = images * ceil_div(problem.K, rows) * ceil_div(extents.length, tile)
     kind = "one" if rows == 1 else "many"
-    call = _CALL if problem.macs <= WORTH_THE_LONG_WAY else 1
+    call = CALLS if problem.macs <= WORTH_THE_LONG_WAY else 1
     return {"call": call, "small.elements": images * extents.elements,
             "small.weights": problem.groups * _weights(problem),
             "small.rows": images * problem.K * problem.positions / problem.out[-1],
@@ -115,11 +116,12 @@ class _Extents(NamedTuple):
 def _extents(problem: ConvProblem) -> _Extents:
     p = problem
     positions = tuple(map(ceil_div, p.reach, p.stride))
-    length = 1
-    for a in range(p.rank):
-        length += (p.out[a] - 1) * product(positions[a + 1:])
+    length = volume = 1
+    for n, between in zip(reversed(p.out), reversed(positions), strict=True):
+        length += (n - 1) * volume
+        volume *= between
     phases = product(map(remainders, p.kernel, p.stride, p.dilation))
-    return _Extents(positions, p.taps, length, p.C * phases * product(positions))
+    return _Extents(positions, p.taps, length, p.C * phases * volume)
 
 
 class Tables(NamedTuple):

@@ -161,7 +161,8 @@ def least(problem: ConvProblem, machine, family: Tiles) -> tuple[float, float]:
     extents = [_extent(_most(r, family), r, o, family.extents[-1]) for r, o in zip(p.kernel, p.out, strict=True)]
     elements = p.N * p.groups * product(map(_elements, p.out, p.kernel, extents))
     products = 2 * elements * p.C * parts(p) * K / machine.flops(p.engine)
-    return machine.seconds({"call": _CALLS, "winograd.products": products}), _ERROR[min(family.own, max(extents))][0]
+    calls = 1 if p.reused else _CALLS
+    return machine.seconds({"call": calls, "winograd.products": products}), _ERROR[min(family.own, max(extents))][0]
 
 
 def _most(taps: int, family: Tiles) -> int:
