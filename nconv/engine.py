@@ -65,6 +65,18 @@ def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate)
 
 
+def repeated(call: Call, decision: Decision) -> Callable[[], Any]:
+    """A function that runs a call as one whose like was seen before, by the algorithm of `decision`."""
+    shortcut = shortcut_of(call, decision)
+    arrays = (call.weight, call.x) if call.swapped else (call.x, call.weight)
+
+    def run():
+        result = None if shortcut is None else shortcut(*arrays, call.bias)
+        return _run(call.route, decision, call.x, call.weight, call.bias, None) if result is None else result
+
+    return run
+
+
 def execute(call: Call) -> np.ndarray:
     """Run a call: the one way from every public function to a kernel."""
     route = call.route

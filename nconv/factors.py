@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import lru_cache, reduce
 from math import inf
 
 import numpy as np
 
 from .geometry import product
 
+_KEPT_BYTES = 1 << 14          # of a window whose vectors are kept: the choice asks for them, then the preparation
 _MEAN = 4.0                    # eps: how far the taps may lie from the product, weighted by their size
 _MOST = 64.0                   # eps: how far any one tap may, for exp(-r) is itself off by r / 2
 
@@ -21,6 +22,17 @@ def outer_factors(window: np.ndarray) -> list[np.ndarray] | None:
     """
     if _has_clear_minor(window):
         return None
+    if window.nbytes <= _KEPT_BYTES:
+        return kept_factors(window.tobytes(), window.shape, window.dtype)
+    return _factors(window)
+
+
+@lru_cache(maxsize=512)
+def kept_factors(content: bytes, shape: tuple[int, ...], dtype: np.dtype) -> list[np.ndarray] | None:
+    return _factors(np.frombuffer(content, dtype).reshape(shape))
+
+
+def _factors(window):
     pivot = np.unravel_index(np.abs(window).argmax(), window.shape)
     largest = window[pivot]
     if largest == 0:

@@ -100,12 +100,12 @@ _WORK = {
     "winograd.rows": 1.1e-08, "winograd.transformed": 3.6e-11, "winograd.weights": 2.7e-10,
     "fft.points": 4.2, "fft.blocks": 1.2e-07, "fft.rows": 2e-08, "fft.products": 0.19, "fft.kernels": 4.9,
     "fft.weights": 6.1e-09,
-    "separable.products": 2.5, "separable.gathered": 8e-11,
+    "separable.products": 2.1, "separable.gathered": 2.9e-10,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
 Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
-nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, but for the windows of `separable`, which are not drawn.
+nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512.
 """
 # With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
 _WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,

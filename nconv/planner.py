@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import registry, threads, wisdom
 from .choice import Candidate, Decision, decide, decide_call, forget_choices, is_outer, separable_twin
-from .engine import execute, finish, prepare, shortcut_of
+from .engine import execute, finish, prepare, repeated, shortcut_of
 from .lowering import Call, as_array, check_device, lower, on_gpu
 from .problem import ArraySpec
 
@@ -121,14 +122,14 @@ def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
     >>> p.method
     'small'
     """
-    call = lower(function, *args, **kwargs)
-    reused = call.route.problem.replace(reused=True)
-    call = replace(call, route=replace(call.route, problem=reused))
+    call = _reusing(lower(function, *args, **kwargs))
     return Plan(call, decide_call(call))
 
 
 def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Plan:
     """Measure every algorithm on a call and remember the fastest for this machine.
+
+    Both are measured: the call as it stands, which prepares its weight each time, and the call of a plan.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
     Returns
     -------
     Plan
-        As `plan` gives it from now on; the candidates carry the measured seconds.
+        As `plan` gives it from now on; the candidates carry the measured seconds of its calls.
 
     Raises
     ------
@@ -161,28 +162,41 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
     twin = separable_twin(call.route.problem)
     if twin is not None and is_outer(call.route, call.weight):
         call = replace(call, route=replace(call.route, problem=twin))
-    problem = call.route.problem
-    wisdom.remember(problem, threads.get_num_threads(), measure(call, repeats))
+    planned = _reusing(call)
+    for measured in (call, planned):
+        wisdom.remember(measured.route.problem, threads.get_num_threads(), measure(measured, repeats))
     forget_choices()
-    return Plan(call, decide(problem))
+    return Plan(planned, decide(planned.route.problem))
 
 
 def measure(call: Call, repeats: int = 5) -> dict[str, float]:
-    """Median seconds of every algorithm that is allowed, by name; they run in turn."""
-    runs: list[tuple[Decision, Any, Any, list[float]]] = []
-    for candidate in decide(call.route.problem).candidates:
+    """Median seconds of every algorithm that is allowed, by name; they run in turn.
+
+    A call counts as its like would take again: past the choice, with the preparation of its weight unless that is
+    `reused`, as in a plan.
+    """
+    call = replace(call, instead=None)
+    problem = call.route.problem
+    runs: list[tuple[str, Callable[[], Any], list[float]]] = []
+    for candidate in decide(problem).candidates:
         if not candidate.refused:
-            decision = decide(call.route.problem, candidate.name)
-            runs.append((decision, *prepare(decision, call.route, call.weight, call.bias), []))
-    finished = registry.arrays(call.route.problem.device).synchronize
+            decision = decide(problem, candidate.name)
+            again = partial(Plan(call, decision), call.x) if problem.reused else repeated(call, decision)
+            runs.append((candidate.name, again, []))
+    finished = registry.arrays(problem.device).synchronize
     for turn in range(repeats + 1):                       # the first one compiles and warms up
-        for decision, prepared, bias, times in runs:
+        for _, again, times in runs:
             start = time.perf_counter()
-            finish(call.route, decision.problem, decision.algorithm, prepared, call.x, bias, None)
+            again()
             finished()
             if turn:
                 times.append(time.perf_counter() - start)
-    return {decision.algorithm.NAME: float(np.median(times)) for decision, _, _, times in runs}
+    return {name: float(np.median(times)) for name, _, times in runs}
+
+
+def _reusing(call: Call) -> Call:
+    """The call with a weight that is prepared once for many."""
+    return replace(call, route=replace(call.route, problem=call.route.problem.replace(reused=True)))
 
 
 def _example(array):

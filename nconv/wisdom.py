@@ -13,7 +13,7 @@ from . import store
 from .machine import machine
 from .problem import ConvProblem
 
-_FORMAT = 1
+_FORMAT = 2                    # of the file: 1 had times without the preparation of weights
 _lock = threading.Lock()
 _known: dict[str, dict[str, float]] | None = None
 _sizes: frozenset[str] = frozenset()       # extents of the inputs of what is known: most problems need no further look
@@ -89,7 +89,7 @@ def _key(problem: ConvProblem, num_threads: int) -> str:
     p = problem
     return (f"{machine(p.device).name} {num_threads} {p.dtype.name} {p.N} {p.groups} {p.C} {p.K} {p.size} {p.kernel} "
             f"{p.stride} {p.dilation} {p.padding} {p.boundary} {p.upsample} {p.channels_last}"
-            f"{' tf32' * p.tf32}{' separable' * p.separable}")
+            f"{' tf32' * p.tf32}{' separable' * p.separable}{' reused' * p.reused}")
 
 
 def _read() -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ def test_wisdom_goes_from_file_to_file(tmp_path):
     assert nconv.plan(nconv.convolve, X, W).method == "small"
     assert nconv.import_wisdom(tmp_path / "copy.json") == 1
     assert nconv.plan(nconv.convolve, X, W).method == "direct"
-    assert json.loads(wisdom.path().read_text())["format"] == 1
+    assert json.loads(wisdom.path().read_text())["format"] == wisdom._FORMAT
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "seconds": {}}', '{"format": 1, "seconds": [1]}'])

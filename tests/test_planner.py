@@ -5,6 +5,7 @@ import pytest
 
 import nconv
 from nconv import choice, registry, wisdom
+from nconv.cpu import direct
 
 X, W = np.random.default_rng(0).standard_normal(300), np.random.default_rng(1).standard_normal(40)
 
@@ -83,6 +84,20 @@ def test_tune_remembers(memory):
     wisdom.forget()
     choice._decide.cache_clear()
     assert nconv.plan(nconv.convolve, X, W).method == plan.method
+
+
+def test_tune_measures_calls_and_plans(memory, monkeypatch):
+    prepared = []
+    prepare = direct.prepare
+    monkeypatch.setattr(direct, "prepare", lambda problem, weight: prepared.append(problem) or prepare(problem, weight))
+    plan = nconv.tune(nconv.convolve, X, W, repeats=3)
+    assert [p.reused for p in prepared].count(False) == 4              # a call prepares its weight each time
+    assert [p.reused for p in prepared].count(True) == 1 + (plan.method == "direct")
+    assert plan.problem.reused
+    known = wisdom._read()
+    assert len(known) == 2 and all({"small", "direct", "im2col", "fft"} <= set(seconds) for seconds in known.values())
+    for problem in (plan.problem, plan.problem.replace(reused=False)):
+        assert wisdom.recall(problem, nconv.get_num_threads())
 
 
 def test_damaged_wisdom_is_ignored(memory):

@@ -1,9 +1,9 @@
 """How right the choice is: 'auto' over the best of all methods, on problems drawn at random.
 
-``python -m nconv.bench.regret --seed 0 --count 200`` draws signals, images and volumes, and layers with channels,
-groups, strides and dilation, in float32 and float64; times every method that supports the problem, in turn; prints the
-table and writes the page. A regret of 1 is a perfect choice. On the one- and two-dimensional signals the same is asked
-of `scipy.signal.choose_conv_method` between SciPy's own two methods.
+``python -m nconv.bench.regret --seed 0 --count 200`` draws signals, images and volumes, some with windows that are
+outer products, and layers with channels, groups, strides and dilation, in float32 and float64; times every method that
+supports the problem, in turn; prints the table and writes the page. A regret of 1 is a perfect choice. On the one- and
+two-dimensional signals the same is asked of `scipy.signal.choose_conv_method` between SciPy's own two methods.
 
 With ``--json`` the times are kept, and a later call goes on where ``--seconds`` ended this one. Times are the kernels',
 estimates the model's: a file of times serves every model, and ``--fit`` finds the rates with which it errs least.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 import nconv
 
-from .. import choice, registry, threads
+from .. import choice, factors, registry, threads
 from ..cpu import fft
 from ..lowering import lower
 from ..problem import ConvProblem
@@ -30,6 +31,7 @@ from .measure import environment, geometric_mean, median_seconds
 
 _MOST_MACS = 3e8               # multiplications: what takes longer, the direct methods need not be timed for
 _BUDGET = 0.15                 # seconds for each method of one problem
+_OUTER = 0.25                  # share of images and volumes whose window is an outer product
 _FAMILIES = ("signal", "image", "volume", "layer1d", "layer", "layer3d")
 
 
@@ -47,7 +49,7 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
         window = tuple(min(n, log(2, widest)) for n in size)
         options: dict[str, Any] = {"mode": str(rng.choice(["full", "same", "valid"]))}
         return {"family": family, "function": "convolve", "input": size, "weight": window, "dtype": dtype,
-                "options": options}
+                "outer": rank > 1 and bool(rng.random() < _OUTER), "options": options}
     rank = ("layer1d", "layer", "layer3d").index(family) + 1
     largest = (4_000, 100, 20)[rank - 1]
     size = tuple(log(6, largest) for _ in range(rank))
@@ -65,7 +67,8 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
 def described(record: dict[str, Any]) -> ConvProblem:
     """What the engine is asked."""
     x, weight = (nconv.ArraySpec(record[name], record["dtype"]) for name in ("input", "weight"))
-    return lower(getattr(nconv, record["function"]), x, weight, **record["options"]).route.problem
+    problem = lower(getattr(nconv, record["function"]), x, weight, **record["options"]).route.problem
+    return record.get("outer") and choice.separable_twin(problem) or problem
 
 
 def problems(seed: int, count: int) -> Iterator[dict[str, Any]]:
@@ -86,10 +89,14 @@ def measure(drawn: dict[str, Any], rounds: int | None = None) -> dict[str, Any]:
     """The problem with the seconds of each method that 'auto' may take; for signals, of SciPy's two beside them."""
     function, options = getattr(nconv, drawn["function"]), drawn["options"]
     rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(drawn[name]).astype(drawn["dtype"]) for name in ("input", "weight"))
+    x, weight = (rng.standard_normal(drawn[name]) for name in ("input", "weight"))
+    if drawn.get("outer"):
+        weight = reduce(np.multiply.outer, map(rng.standard_normal, drawn["weight"]))
+    x, weight = (array.astype(drawn["dtype"]) for array in (x, weight))
 
     def run(method):
         fft.kept.clear()                                # each call as if with a new kernel
+        factors.kept_factors.cache_clear()
         return function(x, weight, method=method, **options)
 
     names = [c.name for c in choice.decide(described(drawn)).candidates if not c.refused]

@@ -28,6 +28,7 @@ from .tiles import even_tile, shrink
 NAME = "separable"
 SUPPORTS = "windows that are an outer product of one vector for each axis, one input channel, stride 1; every dtype"
 REFERENCE = "Gonzalez, Woods: Digital Image Processing, section 3.4 (separable kernels)"
+CALLS = 3.0                    # with its look for the factors of windows
 _BUFFER_BYTES = 512 * 1024     # of one thread's tile, which should stay in the L2 cache
 
 
@@ -55,7 +56,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """The passes' multiplications, the gathering of tiles with what they share, and the store of the output."""
     choice = _choose(problem)
     threads = min(problem.threads, choice.items)
-    return {"call": 1, "start": threads > 1,
+    return {"call": 1 if problem.reused else CALLS, "start": threads > 1,
             "separable.products": 2 * choice.macs * parts(problem) ** 2 / machine.flops(problem.engine) / threads,
             "separable.gathered": choice.gathered * problem.engine.itemsize / threads,
             "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize) / threads}
