@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from .. import ndimage, threads
+from .held import peak_memory
 
 _PLANE = (1024, 1024)
 _DEPTH = 16                                  # planes of a chunk: 64 MiB of float32
@@ -29,15 +30,6 @@ def limit_memory(n_bytes: int) -> bool:
 
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
     return True
-
-
-def peak_memory() -> int | None:
-    """Largest number of bytes that this process has held in memory, code and shared libraries among them."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def planes(start: int, stop: int, plane: tuple[int, int]) -> np.ndarray:
