@@ -19,6 +19,7 @@ _BASES = {
     "layer": dict(N=2, groups=1, C=3, K=5, size=(7, 9), kernel=(3, 3)),
     "many_channels": dict(N=1, groups=1, C=9, K=17, size=(5, 5), kernel=(3, 3)),
     "pointwise": dict(N=2, groups=1, C=5, K=4, size=(3, 5), kernel=(1, 1)),
+    "wide_pointwise": dict(N=2, groups=1, C=3, K=130, size=(9, 31), kernel=(1, 1)),
     "one_element": dict(N=1, groups=1, C=1, K=1, size=(1,), kernel=(1,)),
     "outer_image": dict(N=1, groups=1, C=1, K=2, size=(13, 37), kernel=(3, 4), separable=True),
     "outer_volume": dict(N=1, groups=1, C=1, K=1, size=(5, 6, 19), kernel=(3, 1, 3), separable=True),

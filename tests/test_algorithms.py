@@ -166,6 +166,7 @@ def test_drawn_problems(problem):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)                              # the oracle takes seconds for some of them
 @settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problems())
 def test_many_drawn_problems(problem):

@@ -22,7 +22,7 @@ from . import simd
 from .arrays import bias_vector, borrow, operand, pack_panel, pack_weight, parts, real_dtype
 from .gather import flat_maps, gather_rows
 from .micro import multiply_patches
-from .simd import copy, lanes_of, prefetch, transpose_square
+from .simd import copy, lanes_of, prefetch, transpose_square, vload, vload_first, vstore
 from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -33,6 +33,9 @@ REFERENCE = ("Chellapilla, Puri, Simard 2006, High Performance Convolutional Neu
              "tables in place of patches after Dukhan 2019, The Indirect Convolution Algorithm (arXiv 1907.02129)")
 _BUFFER_BYTES = 512 * 1024     # of one thread's gathered tile
 _SUMS_BYTES = 256 * 1024       # of one thread's sums, where they are kept from one chunk of channels to the next
+_STRIPS_BYTES = 256 * 1024     # the same where it lies in strips
+_WORTH_STRIPS = 8              # vectors of output channels from which on strips are worth the copy
+_TOGETHER = 4                  # strips that are gathered at once, while the lines that they share are in the cache
 _GROUP = 96                    # positions, at most about so many, that are summed and stored at once
 
 
@@ -65,7 +68,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     # One vector of channels loads an address for each product.
     kind = "im2col.products_lone" if len(choice.columns) == 1 else "im2col.products"
     products = 2 * registers * len(choice.rows) * choice.vector * taps / machine.flops(p.engine)
-    lines = 0 if _in_place(p) else choice.items * choice.gathered / choice.extents[-1]
+    lines = 0 if _in_place(p) or choice.strip else choice.items * choice.gathered / choice.extents[-1]
     panels = 0 if p.reused else channels * taps * itemsize
     return {"call": 1, "start": threads > 1, kind: products / threads,
             "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads,
@@ -100,6 +103,7 @@ class _Choice(NamedTuple):
     extents: tuple[int, ...]   # of the buffer, per axis
     image_stride: int          # of the buffer
     channel_stride: int
+    strip: int                 # elements from one strip of positions to the next, where the buffer has these; else 0
     buffer_size: int
     sums_size: int
     channel_parts: int         # into how many pieces of work the output channels are split
@@ -119,6 +123,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     unit = lcm(len(rows), lanes)
     group = unit * max(_GROUP // unit, 1)
     blocks = ceil_div(out_channels, vector)
+    strips = _in_strips(p, lanes)
     chunks = min(max(channels * window // TAPS_AT_ONCE, 1), channels)
     chunk = even_tile(channels, ceil_div(channels, chunks))
     reach = list(map(span, p.kernel, p.dilation))
@@ -134,7 +139,7 @@ def _choose(problem: ConvProblem) -> _Choice:
         if product(tile) <= len(rows):
             return True
         images, *inner = tile
-        return (images * chunk * product(extents(inner)) * itemsize <= _BUFFER_BYTES
+        return (images * chunk * product(extents(inner)) * itemsize <= (_STRIPS_BYTES if strips else _BUFFER_BYTES)
                 and (chunk == channels or sums(tile) * vector * itemsize <= _SUMS_BYTES)
                 and p.groups * blocks * product(map(ceil_div, everything, tile)) >= p.threads)
 
@@ -150,11 +155,25 @@ def _choose(problem: ConvProblem) -> _Choice:
     packs = pieces == p.groups and parts(p) == 1 and not p.reused
     line = max(64 // itemsize, 1)
     # Channels an odd number of cache lines apart do not compete for the same few places in the cache.
-    channel_stride = 1 if p.channels_last else (ceil_div(volume, line) | 1) * line
+    channel_stride = 1 if p.channels_last else len(rows) if strips else (ceil_div(volume, line) | 1) * line
     image_stride = chunk * (volume if p.channels_last else channel_stride)
-    return _Choice(rows, columns, vector, group, chunk, tuple(tile), extent, image_stride, channel_stride,
-                   images * image_stride, (sums(tile) + lanes) * vector, channel_parts, packs,
+    strip = chunk * len(rows) + lanes if strips else 0
+    buffer_size = ceil_div(product(tile), len(rows)) * strip if strips else images * image_stride
+    return _Choice(rows, columns, vector, group, chunk, tuple(tile), extent, image_stride, channel_stride, strip,
+                   buffer_size, (sums(tile) + lanes) * vector, channel_parts, packs,
                    pieces * channel_parts, images * channels * volume)
+
+
+def _in_strips(problem: ConvProblem, lanes: int) -> bool:
+    """Whether the buffer holds strips of as many positions as a register tile has, [strips, channels, positions].
+
+    So a product reads it from the first to the last element. Where windows have one element, the input would do as it
+    is, but its channels lie far apart, in other pages and often in the same few places of the nearest cache; each
+    element is copied once and read for every block of output channels.
+    """
+    p = problem
+    return (product(p.kernel) == 1 and not p.channels_last and parts(p) == 1
+            and ceil_div(p.K, lanes) >= _WORTH_STRIPS)
 
 
 def _in_place(problem: ConvProblem) -> bool:
@@ -183,6 +202,7 @@ class PatchLayout(NamedTuple):
     rows: int                  # of the padded input under a full tile
     image_stride: int          # of the buffer
     channel_stride: int
+    strip: int                 # elements from one strip of positions to the next in the buffer; 0: it has none
     pixels: int                # 1: the channels of a position lie side by side in the buffer
     in_place: int              # 1: windows of one element and no padding, the input serves as the buffer
     packs: int                 # 1: the weight comes as it is, and panels are packed where they are used
@@ -214,7 +234,8 @@ def _lay_out(problem: ConvProblem) -> PatchLayout:
         groups=p.groups, channels=p.C * parts(p), out_channels=p.K * parts(p), parts=parts(p), window=window,
         chunk=choice.chunk, channel_parts=choice.channel_parts, group=choice.group, positions=product(choice.tile),
         rows=choice.tile[0] * product(choice.extents[:-1]), image_stride=choice.image_stride,
-        channel_stride=choice.channel_stride, pixels=int(p.channels_last), in_place=int(_in_place(p)),
+        channel_stride=choice.channel_stride, strip=choice.strip, pixels=int(p.channels_last),
+        in_place=int(_in_place(p) and not choice.strip),
         packs=int(choice.packs), buffer_size=choice.buffer_size, sums_size=choice.sums_size, out=vec((p.N, *p.out)),
         tile=vec(choice.tile), stride=vec(p.stride), reach=vec(list(map(span, p.kernel, p.dilation))),
         steps=vec([s // jump for s, jump in zip(p.stride, jumps, strict=True)]), strides=vec(strides),
@@ -300,6 +321,58 @@ def im2col_gather_kernel(layout, buffer, targets, sources, rows, source, base, m
                 for c in range(c0, c1):
                     channel = c // layout.parts * source.strides[1] + c % layout.parts * source.strides[2]
                     buffer[at + c - c0] = source.flat[pixel + channel]
+
+
+@inner_kernel
+def im2col_places_kernel(layout, places, runs, sources, rows, step, maps, u, count):
+    """Where a tile's positions lie in the input (`FILL`: nowhere), and how many from each on lie side by side.
+
+    For windows of one element: the tile's rows of `count` positions begin at `sources`.
+    """
+    last = layout.stride.size - 1
+    for row in range(rows):
+        for i in range(count):
+            j = maps.index[maps.start[last] + u + i * layout.steps[last]]
+            places[row * count + i] = FILL if sources[row] == FILL or j == FILL else sources[row] + j * step
+    run = 0
+    for b in range(rows * count):
+        p = rows * count - 1 - b
+        run = 0 if places[p] == FILL else run + 1 if run > 0 and places[p + 1] == places[p] + 1 else 1
+        runs[p] = run
+
+
+@inner_kernel
+def im2col_strips_kernel(layout, buffer, places, runs, positions, source, base, fill, c0, c1, rows):
+    """Copy a tile's positions of channels c0 <= c < c1 into `buffer`: strips of as many as `rows`, channel by channel.
+
+    Whole vectors are stored: what is too much, the next channel covers; behind the last one a strip has room for it.
+    """
+    M, lanes = len(rows), lanes_of(buffer)
+    p = 0
+    while p < positions:
+        to = p // M * layout.strip
+        together = _TOGETHER if runs[p] >= _TOGETHER * M + lanes else 1
+        inside = p + M <= positions
+        for i in range(M):
+            inside &= places[p + i] != FILL
+        for c in range(c0, c1):
+            from_ = base + c * source.strides[1]
+            if together > 1:
+                for q in range(_TOGETHER):
+                    for j in range(0, M, lanes):
+                        vstore(buffer, to + q * layout.strip + j, vload(source.flat, from_ + places[p] + q * M + j))
+            elif runs[p] >= M:
+                for j in range(0, M, lanes):
+                    vstore(buffer, to + j, vload_first(source.flat, from_ + places[p] + j, min(lanes, M - j), fill))
+            elif inside:
+                for i in range(M):
+                    buffer[to + i] = source.flat[from_ + places[p + i]]
+            else:
+                for i in range(M):
+                    there = p + i < positions and places[p + i] != FILL
+                    buffer[to + i] = source.flat[from_ + places[p + i]] if there else fill
+            to += M
+        p += together * M
 
 
 @inner_kernel
@@ -429,6 +502,8 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     square = np.empty(lanes * lanes, source.flat.dtype)
     panel = np.empty(min(layout.chunk, layout.channels) * layout.window * vector if layout.packs else 0, sums.dtype)
     starts = np.zeros(layout.positions + M, np.int64)
+    places = np.empty(layout.positions + M if layout.strip else 0, np.int64)      # a strip may end behind the last
+    runs = np.empty(places.size, np.int64)
     row_targets = np.empty(layout.rows, np.int64)
     row_sources = np.empty(layout.rows, np.int64)
     origin = np.empty(axes, np.int64)
@@ -450,6 +525,9 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
         x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
         if in_place:
             im2col_starts_kernel(starts, extent, x_base + (origin[1:] * jumps).sum(), source.strides[0], jumps)
+        elif layout.strip:
+            for p in range(positions):
+                starts[p] = p // M * layout.strip + p % M
         else:
             im2col_starts_kernel(starts, extent, 0, layout.image_stride, jumps)
         starts[positions:positions + M] = 0             # rows beyond the last position: computed, never stored
@@ -461,7 +539,13 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
             x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
             count = (extent[last + 1] - 1) * layout.stride[last] // layout.steps[last] + layout.reach[last]
             u = origin[last + 1] * layout.stride[last]
-            if in_place:
+            if layout.strip:
+                if c0 == 0:
+                    im2col_places_kernel(layout, places, runs, row_sources, tile_rows, source.strides[3 + last], maps,
+                                         u, extent[last + 1])
+                im2col_strips_kernel(layout, buffer, places, runs, positions, source, x_base, maps.fill[0], c0, c1,
+                                     rows)
+            elif in_place:
                 for c in range(c0, c1):
                     offsets[c - c0] = c // layout.parts * source.strides[1] + c % layout.parts * source.strides[2]
             else:
