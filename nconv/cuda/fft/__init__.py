@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ceil_div, product, span
+from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
 from ..device import SIMULATED, launch, table
 from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
+from . import planes
 from .blocks import BlockLayout, fft_kernels
 from .loudness import limits_of
 from .transforms import twiddles
@@ -46,6 +48,12 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def cost(problem: ConvProblem, machine) -> float:
+    """That of the faster way."""
+    plane = _plane(problem)
+    return planes.seconds(problem, plane, machine) if plane else _block_seconds(problem, machine)
+
+
+def _block_seconds(problem: ConvProblem, machine) -> float:
     """Transforms and products, or the traffic of spectra where that takes longer."""
     choice = _choose(problem)
     traffic = choice.moved + (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
@@ -55,13 +63,22 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """Spectra of the window and, unless one kernel does all, of the input."""
-    choice = _choose(problem)
-    return (choice.kernel_blocks + choice.x_blocks) * 2 * choice.points * real_dtype(problem).itemsize
+    choice, plane, itemsize = _choose(problem), _plane(problem), real_dtype(problem).itemsize
+    blocks = (choice.kernel_blocks + choice.x_blocks) * 2 * choice.points * itemsize
+    return blocks + (planes.workspace(plane, itemsize) if plane else 0)
 
 
 def error(problem: ConvProblem) -> float:
     """Roundings grow with the logarithm of the block, over those of one window's sum."""
-    return max(1.0, 0.25 * float(np.log2(_choose(problem).points)))
+    plane = _plane(problem)
+    return max(1.0, 0.25 * float(np.log2(plane.points if plane else _choose(problem).points)))
+
+
+@lru_cache(maxsize=256)
+def _plane(problem: ConvProblem) -> planes.Plane | None:
+    """Whole transforms, where they are the faster way. Loud or strange input takes the other one all the same."""
+    plane, here = planes.choose(problem), machine("cuda")
+    return plane if plane and planes.seconds(problem, plane, here) < _block_seconds(problem, here) else None
 
 
 class _Choice(NamedTuple):
@@ -148,6 +165,7 @@ class Prepared(NamedTuple):
     """The window's spectra, which filters need sums by the definition, the raw weight for these; see `ends`."""
 
     spectra: DeviceArray
+    planes: DeviceArray | None
     strange: DeviceArray       # int32, one an output channel
     weight: DeviceArray
     ends: Ends | None
@@ -164,7 +182,8 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
            choice.layout, twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
            strange.memory())
-    return Prepared(spectra, strange, raw, watch(problem, raw, own=True))
+    plane = _plane(problem)
+    return Prepared(spectra, planes.prepare(problem, plane, raw) if plane else None, strange, raw, watch(problem, raw, own=True))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
@@ -173,6 +192,10 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     dtype = real_dtype(problem)
     follow(out.stream, prepared.spectra, x, bias)
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
+    plane = _plane(problem)
+    asked = table((1,), "i4")
+    if plane:
+        asked = planes.run(problem, plane, prepared.planes, prepared.strange, x, bias, out).memory()
     source, target = operand(x), operand(out)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
     biases, bias_size = bias_vector(problem, bias)
@@ -181,7 +204,7 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
         out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
         **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
     _, forward, multiply, block = fft_kernels(dtype.name, choice.points, _THREADS)
-    read = (layout, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
+    read = (layout, asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
     kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), prepared.strange.memory(), biases, target.flat)
     if choice.fused:
         launch(block, choice.out_blocks, _THREADS, out.stream, *read, *kernels)

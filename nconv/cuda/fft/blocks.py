@@ -245,12 +245,14 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_forward_kernel(layout, turns, x, maps, fill, spectra, strange):
+    def fft_forward_kernel(layout, asked, turns, x, maps, fill, spectra, strange):
         """Spectra of the input's blocks.
 
         Shapes: spectra [N, groups C, blocks, 2, points], strange [N, groups C, blocks]. Parallel over
         (N, groups C, blocks). Race-free because a block writes its own spectrum and mark.
         """
+        if asked[0] == 0:
+            return
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
@@ -275,12 +277,14 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_product_kernel(layout, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
+    def fft_product_kernel(layout, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
 
         Shapes: as the two kernels before; out (N, groups K, *out) by strides. Parallel over (N, groups K, blocks).
         Race-free because each output is one block's.
         """
+        if asked[0] == 0:
+            return
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         sum_re = cuda.local.array(PER_THREAD, dtype)
@@ -330,12 +334,14 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
 
     @kernel
-    def fft_block_kernel(layout, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
+    def fft_block_kernel(layout, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
         Shapes: as the kernels before. Parallel over (N, groups K, blocks). Race-free because each output is one
         block's.
         """
+        if asked[0] == 0:
+            return
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)

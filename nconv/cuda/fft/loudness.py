@@ -29,6 +29,12 @@ def limits_of(dtype: np.dtype) -> Limits:
 
 
 @block_function
+def exponent_of(value):
+    """The exponent of a positive number to the base of two."""
+    return int32(math.floor(math.log2(value)))
+
+
+@block_function
 def reset(extremes):
     """Begin with no cell seen: [largest exponent, least exponent, loud samples]. By one thread, before a barrier."""
     extremes[0] = -(1 << 20)
@@ -52,9 +58,8 @@ def is_uneven(re, im, points, extremes, loud, large, small, thread, threads):
             at = first + ((i + skew) & (cell - 1))
             peak = max(peak, abs(re[at]) if part == 0 else abs(im[at]))
         if peak > 0:
-            exponent = int32(math.floor(math.log2(peak)))
-            cuda.atomic.max(extremes, 0, exponent)
-            cuda.atomic.min(extremes, 1, exponent)
+            cuda.atomic.max(extremes, 0, exponent_of(peak))
+            cuda.atomic.min(extremes, 1, exponent_of(peak))
     cuda.syncthreads()
     largest, quiet = extremes[0], extremes[1]
     if largest - quiet > loud:

@@ -1,0 +1,234 @@
+"""Which planes `whole` transforms for a problem, what that takes, and the launches."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...boundary import FILL
+from ...geometry import ceil_div, product, round_up, span
+from ...problem import ConvProblem
+from ..arrays import bias_vector, in_three_axes, operand, parts, real_dtype, three
+from ..device import LANES, SIMULATED, block_size, device_cache, launch, table, upload
+from ..direct import _divisor
+from ..views import DeviceArray, empty
+from .loudness import limits_of
+from .passes import RADICES, frequencies_of, line_of, twiddles_of
+from .whole import (
+    FINE,
+    MOST_PLACES,
+    NOWHERE,
+    OUTSIDE,
+    WATCH_STEPS,
+    WATCH_THREADS,
+    WholeLayout,
+    back_kernel,
+    columns_kernel,
+    rows_kernel,
+    watch_kernel,
+)
+
+_MOST_POINTS = 1 << 30         # of a plane: places in it are counted in 32 bits
+_MOST_WATCHERS = 8 if SIMULATED else 1024
+_ROWS = 2 if SIMULATED else 4  # of a block
+_ROW_THREADS = block_size(256)
+_TILE_BYTES = 16 if SIMULATED else 64                  # of a row of a tile of columns
+_TILE_THREADS = 6 if SIMULATED else 288
+
+
+class Plane(NamedTuple):
+    """The planes of a problem."""
+
+    layout: WholeLayout
+    signal: bool
+    sources: int               # planes of the input
+    targets: int               # of the output
+    filters: int
+
+    @property
+    def points(self) -> int:
+        """Complex points of one plane."""
+        return self.layout.rows * self.layout.columns
+
+
+def workspace(plane: Plane, itemsize: int) -> int:
+    """Bytes: spectra of the window, planes of the input and, where there are more, of the output."""
+    planes = plane.filters + plane.sources + (plane.targets if plane.layout.out_channels > 1 else 0)
+    return planes * plane.points * 2 * itemsize
+
+
+def seconds(problem: ConvProblem, plane: Plane, machine) -> float:
+    """What the memory takes: input, output, five passes over the planes and their product with the window's spectrum."""
+    itemsize = real_dtype(problem).itemsize
+    moved = (2 * product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
+    moved += (2 * plane.sources + 4 * plane.targets) * plane.points * 2 * itemsize
+    return moved / machine.bandwidth + 5 * machine.launch
+
+
+@lru_cache(maxsize=256)
+def choose(problem: ConvProblem) -> Plane | None:
+    """The planes with the fewest points; None where a problem has more axes, or sums over channels."""
+    p = in_three_axes(problem)
+    if problem.C > 1 or p.out[0] * p.size[0] * p.kernel[0] != 1:
+        return None
+    dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
+    spans = [span(*of) for of in zip(p.kernel, p.dilation, strict=True)]
+    signal = p.size[1] * p.kernel[1] * p.out[1] == 1
+    riders = parts(p) == 1
+    best: tuple[int, Plane] | None = None
+    for rows in RADICES:
+        for columns in RADICES:
+            length = (1, rows * columns) if signal else (rows, columns)
+            most = [n - s + 1 for n, s in zip(length, spans[1:], strict=True)]
+            if min(most) < 1:
+                continue
+            grid = [ceil_div(n, m) for n, m in zip(dense[1:], most, strict=True)]
+            valid = [min(round_up(ceil_div(n, g), 8), m) for n, g, m in zip(dense[1:], grid, most, strict=True)]
+            ride = 0
+            if riders and grid[1] > 1:
+                grid[1] = ceil_div(grid[1], 2)
+                valid[1] = min(round_up(ceil_div(dense[2], 2 * grid[1]), 8), most[1])
+                ride = grid[1] * valid[1]
+            sources = p.N * p.groups * product(grid)
+            points = sources * product(length)
+            if best is None or points < best[0]:
+                layout = _layout(p, signal, rows, columns, grid, valid, ride, dense, spans)
+                best = points, Plane(layout, signal, sources, sources * p.K, p.groups * p.K)
+    return best[1] if best and best[1].points <= _MOST_POINTS else None
+
+
+def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, grid: list, valid: list, ride: int, dense: list,
+            spans: list) -> WholeLayout:
+    """All but where the arrays lie."""
+    lanes = 1 << (max(1, min(spans[2] // 2, LANES)).bit_length() - 1)
+    cell = (1, max(1, min(spans[2] // 2, WATCH_STEPS * lanes))) if signal else (
+        max(1, min(spans[1] // 2, WATCH_STEPS)), lanes)
+    down, across = (0, lanes) if signal else (1, 0)
+    cells = [ceil_div(n, c) for n, c in zip(p.size[1:], cell, strict=True)]
+    limits = limits_of(real_dtype(p))
+    limits = limits._replace(small=limits.small + 20)  # the window's spectrum is divided by the number of points
+    second = 2 if parts(p) == 2 else 1 if ride else 0
+    fill = np.abs(np.array([p.fill]).astype(p.engine).view(real_dtype(p))).max()
+    loudest = 1 << 20 if not np.isfinite(fill) else int(np.frexp(fill)[1]) - 1 if fill else -(1 << 20)
+    return WholeLayout(
+        p.groups, p.K, rows, columns, second, *grid, ride, *valid, *p.size[1:],
+        grid[0] * valid[0] + rows, *dense[1:], *p.stride[1:],
+        *_divisor(p.stride[1]), *_divisor(p.stride[2]), *cell, *cells, p.N * p.groups * product(cells), lanes, down, across,
+        loudest, *limits)
+
+
+def _tile(dtype: np.dtype) -> int:
+    """Columns of a tile."""
+    return _TILE_BYTES // (2 * dtype.itemsize)
+
+
+@device_cache(64)
+def _turns(points: int, dtype: np.dtype) -> tuple[Any, Any]:
+    """Tables for `turn_of`."""
+    def unit(count, step):
+        angle = -2 * np.pi * step * np.arange(count) / points
+        return upload(np.stack([np.cos(angle), np.sin(angle)], -1).astype(dtype).ravel())
+
+    return unit(1 << FINE, 1), unit(ceil_div(points, 1 << FINE), 1 << FINE)
+
+
+def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, kernel_of: Any, planes: int,
+             *arrays: Any) -> None:
+    """Launch a kernel on tiles of columns."""
+    rows, columns = layout.rows, layout.columns
+    tile = _tile(dtype)
+    kernel = kernel_of(dtype.name, rows, plane.signal, tile, _TILE_THREADS)
+    shared = line_of(rows, tile, True, _TILE_THREADS).size * 2 * dtype.itemsize
+    launch(kernel, planes * (columns // tile), _TILE_THREADS, stream, layout, twiddles_of(rows, dtype),
+           frequencies_of(rows), *_turns(plane.points, dtype), *arrays, shared=shared)
+
+
+def _rows(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, product: bool, planes: int,
+          *arrays: Any) -> None:
+    """Launch a kernel on rows."""
+    length = layout.columns
+    shared = line_of(length, _ROWS, False, _ROW_THREADS).size * 2 * dtype.itemsize
+    launch(rows_kernel(dtype.name, length, _ROWS, _ROW_THREADS, product), planes * (layout.rows // _ROWS),
+           _ROW_THREADS, stream, layout, twiddles_of(length, dtype), *arrays, shared=shared)
+
+
+@device_cache(64)
+def _maps(problem: ConvProblem, plane: Plane, steps: tuple[int, ...]) -> tuple[Any, int]:
+    """(places in memory of the positions of all blocks along both axes, what to add to the input's start)."""
+    p, layout = in_three_axes(problem), plane.layout
+    least = [min(0, (n - 1) * step) for n, step in zip(p.size[1:], steps, strict=True)]
+    width = plane.points if plane.signal else layout.columns
+    lengths = layout.map2, (layout.grid2 - 1) * layout.valid2 + layout.ride + width
+    places = []
+    for m, step, low, length in zip(p.index_maps()[1:], steps, least, lengths, strict=True):
+        whole = np.full(max(length, len(m)), NOWHERE)
+        whole[:len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
+        places.append(whole[:length])
+    return upload(np.concatenate(places).astype(np.int32)), sum(least)
+
+
+@device_cache(64)
+def _window_maps(rows: int, columns: int, signal: bool, kernel: tuple, dilation: tuple, parts: int) -> Any:
+    """Which tap, turned around, stands at each place of a plane."""
+    def one(length, taps, apart, step):
+        places = np.full(length, NOWHERE)
+        places[-np.arange(taps) * apart % length] = np.arange(taps) * step
+        return places
+
+    first = np.zeros(1, int) if signal else one(rows, kernel[1], dilation[1], kernel[2] * parts)
+    last = one(rows * columns if signal else columns, kernel[2], dilation[2], parts)
+    return upload(np.concatenate([first, last]).astype(np.int32))
+
+
+def prepare(problem: ConvProblem, plane: Plane, weight: DeviceArray) -> DeviceArray:
+    """The window's spectrum over the points of a plane, in the order of `whole_rows_kernel`."""
+    p, dtype = in_three_axes(problem), real_dtype(problem)
+    two = parts(p)
+    layout = plane.layout._replace(
+        groups=plane.filters, out_channels=1, second=2 * (two == 2), grid1=1, grid2=1, ride=0,
+        map2=1 if plane.signal else plane.layout.rows, x_part=two - 1, x_channel=product(p.kernel) * two)
+    maps = _window_maps(layout.rows, layout.columns, plane.signal, p.kernel, p.dilation, two)
+    spectra = empty((plane.filters * plane.points * 2,), dtype, weight)
+    nothing = table((0, 0), dtype.str)
+    none = table((0, 0), "i4")
+    _columns(plane, dtype, weight.stream, layout, columns_kernel, plane.filters, weight.memory(dtype), maps, nothing,
+             spectra.memory())
+    scale = table((1 / plane.points, 0), dtype.str)
+    _rows(plane, dtype, weight.stream, layout, False, plane.filters, spectra.memory(), scale, none, none, none,
+          spectra.memory())
+    return spectra
+
+
+def _fill(problem: ConvProblem) -> Any:
+    """The fill value on the device, one number a part."""
+    parts = np.array([problem.fill]).astype(problem.engine).view(real_dtype(problem))
+    return table(tuple(parts.tolist()), parts.dtype.str)
+
+
+def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: DeviceArray, x: DeviceArray,
+        bias: DeviceArray | None, out: DeviceArray) -> DeviceArray:
+    """Fill `out`; the result says on the device whether it must be filled anew, block by block."""
+    dtype = real_dtype(problem)
+    source, target = operand(x), operand(out)
+    x_steps, out_steps = three(source.strides[3:], 0), three(target.strides[3:], 0)
+    maps, before = _maps(problem, plane, x_steps[1:])
+    biases, bias_size = bias_vector(problem, bias)
+    layout = plane.layout._replace(
+        x_start=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
+        x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start, out_batch=target.strides[0],
+        out_channel=target.strides[1], out_part=target.strides[2], out_step1=out_steps[1], out_step2=out_steps[2],
+        bias_size=bias_size)
+    watchers = min(ceil_div(layout.cells, WATCH_THREADS // layout.lanes), _MOST_WATCHERS)
+    seen = empty((2 * watchers,), np.dtype("i4"), out)
+    asked = empty((1,), np.dtype("i4"), out)
+    spectra = empty((plane.sources * plane.points * 2,), dtype, out)
+    results = empty((plane.targets * plane.points * 2,), dtype, out) if layout.out_channels > 1 else spectra
+    launch(watch_kernel(dtype.name), watchers, WATCH_THREADS, out.stream,
+           layout._replace(x_start=source.start), source.flat, seen.memory())
+    _columns(plane, dtype, out.stream, layout, columns_kernel, plane.sources, source.flat, maps, _fill(problem), spectra.memory())
+    _rows(plane, dtype, out.stream, layout, True, plane.targets, spectra.memory(), kernels.memory(), seen.memory(),
+          strange.memory(), asked.memory(), results.memory())
+    _columns(plane, dtype, out.stream, layout, back_kernel, plane.targets, results.memory(), biases, target.flat)
+    return asked
