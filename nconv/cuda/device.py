@@ -151,6 +151,7 @@ def _ask_for_shared(compiled: Any, configured: Any) -> None:
     function = compiled._codelibrary.get_cufunc()
     driver.cuKernelSetAttribute(binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                 configured.sharedmem, function.handle, function.device.id)
+    function.set_shared_memory_carveout(100)
 
 
 # In the simulator a kernel holds its last configuration itself.

@@ -118,14 +118,13 @@ def specimens() -> Iterator[Specimen]:
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)
-        layout = _layout(blocks.BlockLayout)
-        read = (layout, whole, array, array, table, array)
+        read = (table, whole, array, array, table, array)
         write = (array, array, whole, array, array)
-        for kernel, kinds in zip(kernels, ((layout, array, array, array, whole), (*read, array, whole),
+        for kernel, kinds in zip(kernels, ((table, array, array, array, whole), (*read, array, whole),
                                            (*read, array, whole, *write), (*read, *write)), strict=True):
             yield Specimen(f"{kernel.py_func.__name__} {dtype} {points}", kernel, kinds)
     multiply, block = blocks.fft_kernels("float32", 4096, 256)[2:]
-    read = (_layout(blocks.BlockLayout), _array("int32"), single, single, table, single)
+    read = (table, _array("int32"), single, single, table, single)
     write = (single, single, _array("int32"), single, half)
     yield Specimen("fft_product_kernel float16 out", multiply, (*read, single, _array("int32"), *write))
     yield Specimen("fft_block_kernel float16 out", block, (*read, *write))

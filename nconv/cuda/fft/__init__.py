@@ -180,7 +180,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     strange = empty((problem.groups * problem.K,), np.dtype("i4"), raw)
     strange[()] = 0
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
-           choice.layout, twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
+           table(tuple(choice.layout)), twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
            strange.memory())
     plane = _plane(problem)
     return Prepared(spectra, planes.prepare(problem, plane, raw) if plane else None, strange, raw, watch(problem, raw, own=True))
@@ -204,7 +204,7 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
         out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
         **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
     _, forward, multiply, block = fft_kernels(dtype.name, choice.points, _THREADS)
-    read = (layout, asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
+    read = (table(tuple(layout)), asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
     kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), prepared.strange.memory(), biases, target.flat)
     if choice.fused:
         launch(block, choice.out_blocks, _THREADS, out.stream, *read, *kernels)

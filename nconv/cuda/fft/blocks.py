@@ -14,6 +14,7 @@ import numpy as np
 
 from ..arrays import OUTSIDE
 from ..device import block_function, cuda, kernel
+from ..ptx import fields
 from .loudness import is_uneven, limits_of, reset
 from .transforms import backward, forward
 
@@ -74,6 +75,9 @@ class BlockLayout(NamedTuple):
     out_stride1: int = 0
     out_stride2: int = 0
     bias_size: int = 0
+
+
+layout_of = fields(BlockLayout)
 
 
 @block_function
@@ -198,13 +202,14 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
     LARGE = dtype(2.0 ** limits_of(np.dtype(dtype_name)).large)
 
     @kernel
-    def fft_weight_kernel(layout, turns, weight, spectra, strange):
+    def fft_weight_kernel(table, turns, weight, spectra, strange):
         """Spectra of the window's parts, reversed in time: a correlation becomes a product.
 
         Shapes: weight (groups K, C, window, parts), spectra [groups K, C, pieces, 2, points], strange [groups K].
         Parallel over (groups K, C, pieces). Race-free because a block writes its own spectrum, and all write the same
         into `strange`.
         """
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         thread = cuda.threadIdx.x
@@ -245,7 +250,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_forward_kernel(layout, asked, turns, x, maps, fill, spectra, strange):
+    def fft_forward_kernel(table, asked, turns, x, maps, fill, spectra, strange):
         """Spectra of the input's blocks.
 
         Shapes: spectra [N, groups C, blocks, 2, points], strange [N, groups C, blocks]. Parallel over
@@ -253,6 +258,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         """
         if asked[0] == 0:
             return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
@@ -277,7 +283,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_product_kernel(layout, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
+    def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
 
         Shapes: as the two kernels before; out (N, groups K, *out) by strides. Parallel over (N, groups K, blocks).
@@ -285,6 +291,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         """
         if asked[0] == 0:
             return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         sum_re = cuda.local.array(PER_THREAD, dtype)
@@ -334,7 +341,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
 
     @kernel
-    def fft_block_kernel(layout, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
+    def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
         Shapes: as the kernels before. Parallel over (N, groups K, blocks). Race-free because each output is one
@@ -342,6 +349,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         """
         if asked[0] == 0:
             return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)

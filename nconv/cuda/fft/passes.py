@@ -16,9 +16,10 @@ from ...geometry import product
 from ..device import SIMULATED, block_function, device_cache, upload
 from .registers import pull, push, transform, turn
 
+_FIRST_TWO = ((8, 8), (10, 8), (12, 8), (12, 10), (16, 8), (12, 12), (16, 10), (16, 12), (16, 16))
 RADICES: dict[int, tuple[int, int, int]] = {product(r): r for r in (
     ((2, 2, 2), (2, 2, 3), (4, 2, 3), (2, 4, 4)) if SIMULATED else
-    tuple((*two, last) for two in ((8, 8), (16, 8), (16, 16)) for last in (3, 4, 5, 7, 8, 9)))}
+    tuple((*two, last) for last in (4, 8, 3, 5, 7, 9) for two in _FIRST_TWO))}
 """Lengths of a line with the radices of its passes. An odd last radix keeps a warp's lanes in different banks."""
 
 
@@ -41,16 +42,6 @@ def passes_of(length: int) -> list[Pass]:
     return result
 
 
-@cache
-def order(length: int) -> np.ndarray:
-    """The frequency that a transform forward leaves at each place."""
-    found, step = np.zeros(1, int), 1
-    for radix in RADICES[length]:
-        found = (found[:, None] + step * np.arange(radix)).ravel()
-        step *= radix
-    return found
-
-
 @device_cache(64)
 def twiddles_of(length: int, dtype: np.dtype) -> Any:
     """cos and sin side by side for each pass but the last: exp(-2 pi i q j / (radix apart)), rows q >= 1, columns j."""
@@ -58,12 +49,6 @@ def twiddles_of(length: int, dtype: np.dtype) -> Any:
             for p in passes_of(length)[:-1]]
     angle = -2 * np.pi * np.concatenate(rows)
     return upload(np.stack([np.cos(angle), np.sin(angle)], -1).astype(dtype).ravel())
-
-
-@device_cache(64)
-def frequencies_of(length: int) -> Any:
-    """`order` on the device."""
-    return upload(order(length).astype(np.int32))
 
 
 @block_function

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import product as every
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,27 +16,26 @@ from ..device import LANES, SIMULATED, block_size, device_cache, launch, table, 
 from ..direct import _divisor
 from ..views import DeviceArray, empty
 from .loudness import limits_of
-from .passes import RADICES, frequencies_of, line_of, twiddles_of
+from .passes import RADICES, line_of, passes_of, twiddles_of
 from .whole import (
     FINE,
     MOST_PLACES,
     NOWHERE,
     OUTSIDE,
     WATCH_STEPS,
-    WATCH_THREADS,
     WholeLayout,
     back_kernel,
     columns_kernel,
     rows_kernel,
-    watch_kernel,
 )
 
 _MOST_POINTS = 1 << 30         # of a plane: places in it are counted in 32 bits
+_MOST_PLANES = 65535           # of a grid
+_ALIGNED = 8                   # samples whose first one begins a sector of 32 bytes, as far as padding goes
 _MOST_WATCHERS = 8 if SIMULATED else 1024
-_ROWS = 2 if SIMULATED else 4  # of a block
-_ROW_THREADS = block_size(256)
+_ROWS = 2 if SIMULATED else 1  # of a block
+_MOST_THREADS = 576
 _TILE_BYTES = 16 if SIMULATED else 64                  # of a row of a tile of columns
-_TILE_THREADS = 6 if SIMULATED else 288
 
 
 class Plane(NamedTuple):
@@ -77,36 +77,38 @@ def choose(problem: ConvProblem) -> Plane | None:
     spans = [span(*of) for of in zip(p.kernel, p.dilation, strict=True)]
     signal = p.size[1] * p.kernel[1] * p.out[1] == 1
     riders = parts(p) == 1
-    best: tuple[int, Plane] | None = None
-    for rows in RADICES:
-        for columns in RADICES:
-            length = (1, rows * columns) if signal else (rows, columns)
-            most = [n - s + 1 for n, s in zip(length, spans[1:], strict=True)]
-            if min(most) < 1:
-                continue
-            grid = [ceil_div(n, m) for n, m in zip(dense[1:], most, strict=True)]
-            valid = [min(round_up(ceil_div(n, g), 8), m) for n, g, m in zip(dense[1:], grid, most, strict=True)]
-            ride = 0
-            if riders and grid[1] > 1:
-                grid[1] = ceil_div(grid[1], 2)
-                valid[1] = min(round_up(ceil_div(dense[2], 2 * grid[1]), 8), most[1])
-                ride = grid[1] * valid[1]
-            sources = p.N * p.groups * product(grid)
-            points = sources * product(length)
-            if best is None or points < best[0]:
-                layout = _layout(p, signal, rows, columns, grid, valid, ride, dense, spans)
-                best = points, Plane(layout, signal, sources, sources * p.K, p.groups * p.K)
-    return best[1] if best and best[1].points <= _MOST_POINTS else None
+    best: tuple[float, Plane] | None = None
+    for rows, columns, lead in every(RADICES, RADICES, {0, -p.padding[2][0] % _ALIGNED}):
+        length = (1, rows * columns) if signal else (rows, columns)
+        most = [n - s + 1 - skipped for n, s, skipped in zip(length, spans[1:], (0, lead), strict=True)]
+        if min(most) < 1:
+            continue
+        grid = [ceil_div(n, m) for n, m in zip(dense[1:], most, strict=True)]
+        ride = 0
+        valid = [min(round_up(ceil_div(n, g), _ALIGNED), m) for n, g, m in zip(dense[1:], grid, most, strict=True)]
+        if riders and grid[1] > 1:
+            grid[1] = ceil_div(grid[1], 2)
+            valid[1] = min(round_up(ceil_div(dense[2], 2 * grid[1]), _ALIGNED), most[1])
+            ride = grid[1] * valid[1]
+        sources = p.N * p.groups * product(grid)
+        price = sources * product(length) * (1 + 0.05 * (lead != -p.padding[2][0] % _ALIGNED))
+        if best is None or price < best[0]:
+            layout = _layout(p, signal, rows, columns, grid, [lead, *valid], ride, dense, spans)
+            best = price, Plane(layout, signal, sources, sources * p.K, p.groups * p.K)
+    return best[1] if best and best[1].points <= _MOST_POINTS and best[1].targets <= _MOST_PLANES else None
 
 
 def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, grid: list, valid: list, ride: int, dense: list,
             spans: list) -> WholeLayout:
     """All but where the arrays lie."""
-    lanes = 1 << (max(1, min(spans[2] // 2, LANES)).bit_length() - 1)
-    cell = (1, max(1, min(spans[2] // 2, WATCH_STEPS * lanes))) if signal else (
-        max(1, min(spans[1] // 2, WATCH_STEPS)), lanes)
-    down, across = (0, lanes) if signal else (1, 0)
-    cells = [ceil_div(n, c) for n, c in zip(p.size[1:], cell, strict=True)]
+    half = [max(1, extent // 2) for extent in spans]
+    if signal:
+        steps = min(half[2], WATCH_STEPS)
+        lanes = min(LANES, 1 << (half[2] // steps).bit_length() - 1)
+        path = lanes, steps, 0, lanes, lanes * steps
+    else:
+        lanes = min(LANES, 1 << half[2].bit_length() - 1)
+        path = lanes, min(half[1], WATCH_STEPS), 1, 0, lanes
     limits = limits_of(real_dtype(p))
     limits = limits._replace(small=limits.small + 20)  # the window's spectrum is divided by the number of points
     second = 2 if parts(p) == 2 else 1 if ride else 0
@@ -115,7 +117,7 @@ def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, grid: list, v
     return WholeLayout(
         p.groups, p.K, rows, columns, second, *grid, ride, *valid, *p.size[1:],
         grid[0] * valid[0] + rows, *dense[1:], *p.stride[1:],
-        *_divisor(p.stride[1]), *_divisor(p.stride[2]), *cell, *cells, p.N * p.groups * product(cells), lanes, down, across,
+        *_divisor(p.stride[1]), *_divisor(p.stride[2]), *path, p.N * p.groups,
         loudest, *limits)
 
 
@@ -135,23 +137,33 @@ def _turns(points: int, dtype: np.dtype) -> tuple[Any, Any]:
 
 
 def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, kernel_of: Any, planes: int,
-             *arrays: Any) -> None:
-    """Launch a kernel on tiles of columns."""
-    rows, columns = layout.rows, layout.columns
-    tile = _tile(dtype)
-    kernel = kernel_of(dtype.name, rows, plane.signal, tile, _TILE_THREADS)
-    shared = line_of(rows, tile, True, _TILE_THREADS).size * 2 * dtype.itemsize
-    launch(kernel, planes * (columns // tile), _TILE_THREADS, stream, layout, twiddles_of(rows, dtype),
-           frequencies_of(rows), *_turns(plane.points, dtype), *arrays, shared=shared)
+             watchers: int, *arrays: Any) -> None:
+    """Launch a kernel on tiles of columns; as many blocks more where some must watch."""
+    rows, tile = layout.rows, _tile(dtype)
+    threads = _threads(rows, tile)
+    kernel = kernel_of(dtype.name, rows, plane.signal, tile, threads)
+    shared = line_of(rows, tile, True, threads).size * 2 * dtype.itemsize
+    launch(kernel, (layout.columns // tile, planes, 1 + (watchers > 0)), threads, stream, table(tuple(layout)),
+           twiddles_of(rows, dtype), *_turns(plane.points, dtype), *arrays, shared=shared)
 
 
-def _rows(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, product: bool, planes: int,
-          *arrays: Any) -> None:
+def _rows(dtype: np.dtype, stream: int, layout: WholeLayout, multiplied: bool, planes: int, *arrays: Any) -> None:
     """Launch a kernel on rows."""
     length = layout.columns
-    shared = line_of(length, _ROWS, False, _ROW_THREADS).size * 2 * dtype.itemsize
-    launch(rows_kernel(dtype.name, length, _ROWS, _ROW_THREADS, product), planes * (layout.rows // _ROWS),
-           _ROW_THREADS, stream, layout, twiddles_of(length, dtype), *arrays, shared=shared)
+    threads = _threads(length, _ROWS)
+    shared = line_of(length, _ROWS, False, threads).size * 2 * dtype.itemsize
+    launch(rows_kernel(dtype.name, length, _ROWS, threads, multiplied), (layout.rows // _ROWS, planes), threads, stream,
+           table(tuple(layout)), twiddles_of(length, dtype), *arrays, shared=shared)
+
+
+@cache
+def _threads(length: int, lines: int) -> int:
+    """Threads of a block: many, as long as few of them wait in any pass."""
+    def turns(threads):
+        return sum(ceil_div(lines * length // p.radix, threads) * threads * p.radix for p in passes_of(length))
+
+    choices = range(block_size(64), block_size(_MOST_THREADS) + 1, LANES)
+    return max(t for t in choices if turns(t) <= 1.15 * min(map(turns, choices)))
 
 
 @device_cache(64)
@@ -162,9 +174,10 @@ def _maps(problem: ConvProblem, plane: Plane, steps: tuple[int, ...]) -> tuple[A
     width = plane.points if plane.signal else layout.columns
     lengths = layout.map2, (layout.grid2 - 1) * layout.valid2 + layout.ride + width
     places = []
-    for m, step, low, length in zip(p.index_maps()[1:], steps, least, lengths, strict=True):
-        whole = np.full(max(length, len(m)), NOWHERE)
-        whole[:len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
+    for m, step, low, length, first in zip(
+            p.index_maps()[1:], steps, least, lengths, (0, layout.lead), strict=True):
+        whole = np.full(max(length, first + len(m)), NOWHERE)
+        whole[first:first + len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
         places.append(whole[:length])
     return upload(np.concatenate(places).astype(np.int32)), sum(least)
 
@@ -188,15 +201,15 @@ def prepare(problem: ConvProblem, plane: Plane, weight: DeviceArray) -> DeviceAr
     two = parts(p)
     layout = plane.layout._replace(
         groups=plane.filters, out_channels=1, second=2 * (two == 2), grid1=1, grid2=1, ride=0,
-        map2=1 if plane.signal else plane.layout.rows, x_part=two - 1, x_channel=product(p.kernel) * two)
+        lead=0, map2=1 if plane.signal else plane.layout.rows, x_part=two - 1, x_channel=product(p.kernel) * two)
     maps = _window_maps(layout.rows, layout.columns, plane.signal, p.kernel, p.dilation, two)
     spectra = empty((plane.filters * plane.points * 2,), dtype, weight)
     nothing = table((0, 0), dtype.str)
     none = table((0, 0), "i4")
-    _columns(plane, dtype, weight.stream, layout, columns_kernel, plane.filters, weight.memory(dtype), maps, nothing,
-             spectra.memory())
+    _columns(plane, dtype, weight.stream, layout, columns_kernel, plane.filters, 0, weight.memory(dtype), maps,
+             nothing, spectra.memory(), none)
     scale = table((1 / plane.points, 0), dtype.str)
-    _rows(plane, dtype, weight.stream, layout, False, plane.filters, spectra.memory(), scale, none, none, none,
+    _rows(dtype, weight.stream, layout, False, plane.filters, spectra.memory(), scale, none, none, none,
           spectra.memory())
     return spectra
 
@@ -216,19 +229,18 @@ def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: Devic
     maps, before = _maps(problem, plane, x_steps[1:])
     biases, bias_size = bias_vector(problem, bias)
     layout = plane.layout._replace(
-        x_start=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
+        x_start=source.start, x_lowest=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
         x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start, out_batch=target.strides[0],
         out_channel=target.strides[1], out_part=target.strides[2], out_step1=out_steps[1], out_step2=out_steps[2],
         bias_size=bias_size)
-    watchers = min(ceil_div(layout.cells, WATCH_THREADS // layout.lanes), _MOST_WATCHERS)
+    watchers = min(plane.sources * (layout.columns // _tile(dtype)), _MOST_WATCHERS)
     seen = empty((2 * watchers,), np.dtype("i4"), out)
     asked = empty((1,), np.dtype("i4"), out)
     spectra = empty((plane.sources * plane.points * 2,), dtype, out)
     results = empty((plane.targets * plane.points * 2,), dtype, out) if layout.out_channels > 1 else spectra
-    launch(watch_kernel(dtype.name), watchers, WATCH_THREADS, out.stream,
-           layout._replace(x_start=source.start), source.flat, seen.memory())
-    _columns(plane, dtype, out.stream, layout, columns_kernel, plane.sources, source.flat, maps, _fill(problem), spectra.memory())
-    _rows(plane, dtype, out.stream, layout, True, plane.targets, spectra.memory(), kernels.memory(), seen.memory(),
+    _columns(plane, dtype, out.stream, layout, columns_kernel, plane.sources, watchers, source.flat, maps,
+             _fill(problem), spectra.memory(), seen.memory())
+    _rows(dtype, out.stream, layout, True, plane.targets, spectra.memory(), kernels.memory(), seen.memory(),
           strange.memory(), asked.memory(), results.memory())
-    _columns(plane, dtype, out.stream, layout, back_kernel, plane.targets, results.memory(), biases, target.flat)
+    _columns(plane, dtype, out.stream, layout, back_kernel, plane.targets, 0, results.memory(), biases, target.flat)
     return asked

@@ -14,16 +14,15 @@ import numba
 import numpy as np
 from numba import int32, int64
 
-from ..device import block_function, block_size, cuda, kernel
-from ..ptx import load, load_where, store
+from ..device import block_function, cuda, kernel
+from ..ptx import fields, load, load_where, store
 from .loudness import exponent_of
-from .passes import line_of, middle, passes_of
+from .passes import RADICES, divide, line_of, middle, passes_of
 from .registers import multiply, pull, push, transform, turn
 
 MOST_PLACES = 1 << 28          # of an image in memory
 OUTSIDE = -MOST_PLACES         # in a map: the fill value stands here; no sum over the axes is a place
 NOWHERE = 4 * OUTSIDE          # behind all that any output sees: 0 stands here
-WATCH_THREADS = block_size(256)
 WATCH_STEPS = 8                # samples of a thread in a cell
 FINE = 10                      # logarithm of the turns that one table holds
 
@@ -39,6 +38,7 @@ class WholeLayout(NamedTuple):
     grid1: int                 # blocks of the output; the riders' half of them along axis 2
     grid2: int
     ride: int                  # outputs from a block to its rider
+    lead: int                  # places of axis 2 before a block's first output, so that rows of a tile begin aligned
     valid1: int                # outputs of a block
     valid2: int
     size1: int                 # samples
@@ -52,19 +52,18 @@ class WholeLayout(NamedTuple):
     shift1: int
     over2: int
     shift2: int
-    cell1: int                 # of the watch: extent of a cell
-    cell2: int
-    cells1: int                # how many
-    cells2: int
-    cells: int                 # in all
-    lanes: int                 # of a team, and where one goes in a step
+    lanes: int                 # of the watch: threads of a team, samples of each, and where it goes from one to the next
+    steps: int
     down: int
     across: int
+    team2: int                 # from one team to the next
+    channels: int              # of all images
     loudest: int               # exponent of the fill value
     loud: int                  # see `loudness`
     large: int
     small: int
     x_start: int = 0
+    x_lowest: int = 0          # of the first image, to which maps count
     x_batch: int = 0
     x_channel: int = 0
     x_part: int = 0
@@ -79,6 +78,19 @@ class WholeLayout(NamedTuple):
     bias_size: int = 0
 
 
+layout_of = fields(WholeLayout)
+
+
+@block_function
+def block_of(layout, plane):
+    """(channel, block along axis 1, along axis 2) of a plane."""
+    if layout.grid1 * layout.grid2 == 1:
+        return plane, int32(0), int32(0)
+    rest, b2 = divide(plane, layout.grid2)
+    channel, b1 = divide(rest, layout.grid1)
+    return channel, b1, b2
+
+
 @block_function
 def sample(x, base, at, fill, beyond):
     """The padded input, from the sum of its axes' places. No branch, so that many loads are under way at once."""
@@ -86,70 +98,54 @@ def sample(x, base, at, fill, beyond):
     return value if at >= 0 else fill if at > 3 * OUTSIDE else fill - fill
 
 
-@cache
-def watch_kernel(dtype_name: str):
-    """The kernel for one type."""
-    dtype = getattr(numba, dtype_name)
+@block_function
+def watch(layout, x, shared, zero, seen, block, thread, threads):
+    """seen[block] = (largest exponent, that of the quietest cell): infinite where a sample is not finite.
 
-    @kernel
-    def whole_watch_kernel(layout, x, seen):
-        """seen[block] = (largest exponent, that of the quietest cell): infinite where a sample is not finite.
-
-        A cell is at most half a window along each axis; silent ones do not count. Parallel over the cells, a team of
-        threads each. Race-free because a block writes its own two numbers.
-        """
-        peaks = cuda.shared.array(WATCH_THREADS, dtype)
-        ends = cuda.shared.array(2, numba.int32)
-        thread = cuda.threadIdx.x
-        lanes = layout.lanes
-        teams = WATCH_THREADS // lanes
-        team = thread // lanes
-        lane = thread % lanes
-        if thread == 0:
-            ends[0] = int32(-(1 << 20))
-            ends[1] = int32(1 << 20)
-        largest = int32(-(1 << 20))
-        quiet = int32(1 << 20)
-        for first in range(cuda.blockIdx.x * teams, layout.cells, cuda.gridDim.x * teams):
-            cell = first + team
-            rest = cell // layout.cells2
-            at2 = cell % layout.cells2 * layout.cell2
-            at1 = rest % layout.cells1 * layout.cell1
-            plane = rest // layout.cells1
-            end1 = min(layout.size1, at1 + layout.cell1) if cell < layout.cells else 0
-            end2 = min(layout.size2, at2 + layout.cell2)
-            base = layout.x_start + plane // layout.groups * layout.x_batch + plane % layout.groups * layout.x_channel
-            peak = dtype(0)
-            for part in range(layout.second // 2 + 1):
-                for step in range(WATCH_STEPS):
-                    p1 = at1 + step * layout.down
-                    p2 = at2 + step * layout.across + lane
-                    at = base + p1 * layout.x_step1 + p2 * layout.x_step2 + part * layout.x_part
-                    inside = p1 < end1 and p2 < end2
-                    value = abs(load_where(x, at, inside, x))
-                    if inside and (value > peak or not value - value == 0):
-                        peak = value
-            peaks[thread] = peak
-            cuda.syncthreads()
-            if lane == 0:
-                for i in range(lanes):
-                    value = peaks[thread + i]
-                    peak = value if value > peak or not value - value == 0 else peak
-                if not peak - peak == 0:
-                    largest = int32(1 << 20)
-                elif peak > 0:
-                    largest = max(largest, exponent_of(peak))
-                    quiet = min(quiet, exponent_of(peak))
-            cuda.syncthreads()
-        if lane == 0:
-            cuda.atomic.max(ends, 0, largest)
-            cuda.atomic.min(ends, 1, quiet)
+    A cell is at most half a window along each axis, a team's; silent ones do not count. A block sees so many cells
+    beside each other as it has teams, then goes on as far as there are watching blocks.
+    """
+    ends = cuda.shared.array(2, int32)
+    if thread == 0:
+        ends[0] = int32(-(1 << 20))
+        ends[1] = int32(1 << 20)
+    lanes, steps = int32(layout.lanes), int32(layout.steps)
+    team, lane = divide(thread, lanes)
+    team_at = int32(team * int32(layout.team2) + lane)
+    step_at = layout.down * layout.x_step1 + layout.across * layout.x_step2
+    chunk2 = int32(threads // lanes * layout.team2)
+    chunks2 = int32((layout.size2 + chunk2 - 1) // chunk2)
+    rows = int32((layout.size1 + layout.down * steps - 1) // (layout.down * steps)) if layout.down > 0 else int32(1)
+    for unit in range(block, layout.channels * rows * chunks2, seen.size // 2):
+        rest, chunk = divide(unit, chunks2)
+        channel, row = divide(rest, rows)
+        n, g = divide(channel, layout.groups)
+        at1 = int32(row * steps * layout.down)
+        at2 = int32(chunk * chunk2 + team_at)
+        base = layout.x_start + n * layout.x_batch + g * layout.x_channel + at1 * layout.x_step1 + at2 * layout.x_step2
+        peak = zero
+        for part in range(layout.second // 2 + 1):
+            for step in range(WATCH_STEPS):
+                inside = step < steps and at1 + step * layout.down < layout.size1 and (
+                    at2 + step * layout.across < layout.size2)
+                value = abs(load_where(x, base + step * step_at + part * layout.x_part, inside, x))
+                if inside and (value > peak or not value - value == 0):
+                    peak = value
+        shared[thread] = peak
         cuda.syncthreads()
-        if thread == 0:
-            seen[2 * cuda.blockIdx.x] = ends[0]
-            seen[2 * cuda.blockIdx.x + 1] = ends[1]
-
-    return whole_watch_kernel
+        if lane == 0:
+            for i in range(1, lanes):
+                value = shared[thread + i]
+                peak = value if value > peak or not value - value == 0 else peak
+            if not peak - peak == 0:
+                cuda.atomic.max(ends, 0, int32(1 << 20))
+            elif peak > 0:
+                cuda.atomic.max(ends, 0, exponent_of(peak))
+                cuda.atomic.min(ends, 1, exponent_of(peak))
+        cuda.syncthreads()
+    if thread == 0:
+        seen[2 * block] = ends[0]
+        seen[2 * block + 1] = ends[1]
 
 
 @block_function
@@ -163,13 +159,17 @@ def turn_of(fine, coarse, e):
 
 
 @cache
-def _fold(points: int, back: bool):
+def _fold(length: int, back: bool):
     """The factor between columns and rows of a signal: times exp(-2 pi i frequency column / all), or its conjugate."""
+    first_radix, second_radix, points = RADICES[length]
+    apart = first_radix * second_radix
 
     @block_function
-    def fold(values, frequencies, fine, coarse, first, column):
+    def fold(values, fine, coarse, first, column):
+        high, low = divide(divide(first, points)[0], second_radix)     # digits of the frequency, turned around
+        e = int32((high + first_radix * low) * column)
         for q in range(points):
-            wr, wi = turn_of(fine, coarse, int32(load(frequencies, first + q)) * int32(column))
+            wr, wi = turn_of(fine, coarse, int32(e + q * (apart * column)))
             wi = -wi if back else wi
             re, im = values[2 * q], values[2 * q + 1]
             values[2 * q] = re * wr - im * wi
@@ -191,27 +191,29 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
-    pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, False), _fold(radix3, False)
+    pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, False), _fold(length, False)
     second_pass = middle(length, tile, True, threads, False)
 
     @kernel
-    def whole_columns_kernel(layout, turns, frequencies, fine, coarse, x, maps, fill, spectra):
+    def whole_columns_kernel(table, turns, fine, coarse, x, maps, fill, spectra, seen):
         """Columns of padded input forward.
 
         Shapes: x (N, groups, *size) by strides, spectra [N, groups, blocks, rows, columns, 2]. Parallel over planes and
-        tiles of columns. Race-free because a block writes its own columns.
+        tiles of columns; behind them blocks that `watch`. Race-free because a block writes its own columns.
         """
         shared = cuda.shared.array(0, dtype)
+        layout = layout_of(table)
         thread = int32(cuda.threadIdx.x)
-        tiles = int32(layout.columns) // int32(tile)
-        plane = int32(cuda.blockIdx.x) // tiles
-        column0 = int32((cuda.blockIdx.x - plane * tiles) * tile)
-        b2 = plane % int32(layout.grid2)
-        rest = plane // int32(layout.grid2)
-        b1 = rest % int32(layout.grid1)
-        channel = rest // int32(layout.grid1)
-        base = layout.x_start + channel // int32(layout.groups) * layout.x_batch + (
-            channel % int32(layout.groups) * layout.x_channel)
+        if cuda.blockIdx.z > 0:
+            block = int32(cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x)
+            if block < seen.size // 2:
+                watch(layout, x, shared, dtype(0), seen, block, thread, threads)
+            return
+        plane = int32(cuda.blockIdx.y)
+        column0 = int32(cuda.blockIdx.x * tile)
+        channel, b1, b2 = block_of(layout, plane)
+        n, g = divide(channel, layout.groups)
+        base = layout.x_lowest + n * layout.x_batch + g * layout.x_channel
         columns, ride, valid1, valid2 = (
             int32(layout.columns), int32(layout.ride), int32(layout.valid1), int32(layout.valid2))
         second, part = layout.second, base + layout.x_part * (layout.second == 2)
@@ -255,7 +257,7 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
                 if signal:
                     ends = cuda.local.array(numbers3, dtype)
                     push3(ends, 0, 1, values)
-                    fold(ends, frequencies, fine, coarse, first, column0 + c)
+                    fold(ends, fine, coarse, first, int32(column0 + c))
                     values = pull3(ends, 0, 1)
                 push3(spectra, plane_at + int32(first * int32(layout.columns) + c), layout.columns, values)
 
@@ -275,38 +277,37 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
-    multiply3 = multiply(radix3)
+    multiply3, early = multiply(radix3), product and rounds3 == 1
     turn_back1, back1 = turn(radix1, True), transform(radix1, True)
     pull3, push3, transform3, back3 = pull(radix3), push(radix3), transform(radix3, False), transform(radix3, True)
     forward2 = middle(length, count, False, threads, False)
     back2 = middle(length, count, False, threads, True)
 
     @kernel
-    def whole_rows_kernel(layout, turns, source, kernels, seen, strange, asked, target):
+    def whole_rows_kernel(table, turns, source, kernels, seen, strange, asked, target):
         """Rows forward, times the window's spectrum, and back; the first block says whether other kernels must run.
 
         Shapes: source [N, groups, blocks, rows, columns, 2], target [N, groups K, ...], kernels [groups K, rows,
-        columns, 2]; seen by `whole_watch_kernel`, strange [groups K]. Parallel over target's planes and groups of rows.
+        columns, 2]; seen by `watch`, strange [groups K]. Parallel over target's planes and groups of rows.
         Race-free because a block reads and writes its own rows (they may be the same memory where K is 1).
         """
         shared = cuda.shared.array(0, dtype)
+        layout = layout_of(table)
         thread = int32(cuda.threadIdx.x)
-        groups = int32(layout.rows) // int32(count)
-        plane = int32(cuda.blockIdx.x) // groups
-        row0 = int32((cuda.blockIdx.x - plane * groups) * count)
-        blocks = int32(layout.grid1 * layout.grid2)
-        outer = plane // blocks
-        k_all = outer % int32(layout.groups * layout.out_channels)
+        plane = int32(cuda.blockIdx.y)
+        row0 = int32(cuda.blockIdx.x * count)
+        outer, block = divide(plane, layout.grid1 * layout.grid2)
+        k_all = divide(outer, layout.groups * layout.out_channels)[1]
         size = layout.rows * layout.columns
         from_plane = int64(plane)
         if layout.out_channels > 1:
-            from_plane = outer // int32(layout.out_channels) * int64(blocks) + plane % blocks
+            from_plane = int64(divide(outer, layout.out_channels)[0]) * (layout.grid1 * layout.grid2) + block
         inner = int64(row0) * layout.columns
         from_at = from_plane * size + inner
         to_at = int64(plane) * size + inner
         kernel_at = int64(k_all) * size + inner
         if product:
-            if cuda.blockIdx.x == 0:
+            if cuda.blockIdx.x + cuda.blockIdx.y == 0:
                 decide(layout, seen, strange, asked, thread, threads)
         for k in range(rounds1):
             i = int32(thread + k * threads)
@@ -314,6 +315,9 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
                 r, first, j, at = place1(i)
                 values = transform1(pull1(source, from_at + int32(r * length + first), apart1))
                 push1(shared, at, step1, turn1(values, turns, j, apart1))
+        if early:                                      # on their way while the next pass runs
+            r, first, _, at = place3(min(thread, int32(butterflies3 - 1)))
+            factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
         cuda.syncthreads()
         forward2(shared, turns, thread)
         cuda.syncthreads()
@@ -323,8 +327,9 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
                 r, first, _, at = place3(i)
                 values = transform3(pull3(shared, at, step3))
                 if product:
-                    values = multiply3(values, pull3(kernels, kernel_at + int32(r * length + first), 1))
-                    push3(shared, at, step3, back3(values))
+                    if not early:
+                        factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
+                    push3(shared, at, step3, back3(multiply3(values, factors)))
                 else:
                     values = multiply3(values, pull3(kernels, 0, 0))
                     push3(target, to_at + int32(r * length + first), 1, values)
@@ -383,28 +388,24 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, True), transform(radix1, True)
-    pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, True), _fold(radix3, True)
+    pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, True), _fold(length, True)
     second_pass = middle(length, tile, True, threads, True)
 
     @kernel
-    def whole_back_kernel(layout, turns, frequencies, fine, coarse, spectra, bias, out):
+    def whole_back_kernel(table, turns, fine, coarse, spectra, bias, out):
         """Columns back, and what did not wrap around into the output.
 
         Shapes: spectra [N, groups K, blocks, rows, columns, 2], out (N, groups K, *out) by strides. Parallel over
         planes and tiles of columns. Race-free because each output is one block's.
         """
         shared = cuda.shared.array(0, dtype)
+        layout = layout_of(table)
         thread = int32(cuda.threadIdx.x)
-        tiles = int32(layout.columns) // int32(tile)
-        plane = int32(cuda.blockIdx.x) // tiles
-        column0 = int32((cuda.blockIdx.x - plane * tiles) * tile)
-        b2 = plane % int32(layout.grid2)
-        rest = plane // int32(layout.grid2)
-        b1 = rest % int32(layout.grid1)
-        channel = rest // int32(layout.grid1)
-        filters = int32(layout.groups * layout.out_channels)
-        k_all = channel % filters
-        base = layout.out_start + channel // filters * layout.out_batch + k_all * layout.out_channel
+        plane = int32(cuda.blockIdx.y)
+        column0 = int32(cuda.blockIdx.x * tile)
+        channel, b1, b2 = block_of(layout, plane)
+        n, k_all = divide(channel, layout.groups * layout.out_channels)
+        base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
         plane_at = int64(plane) * (layout.rows * layout.columns) + column0
         for k in range(rounds3):
             i = int32(thread + k * threads)
@@ -414,7 +415,7 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
                 if signal:
                     ends = cuda.local.array(numbers3, dtype)
                     push3(ends, 0, 1, values)
-                    fold(ends, frequencies, fine, coarse, first, column0 + c)
+                    fold(ends, fine, coarse, first, int32(column0 + c))
                     values = pull3(ends, 0, 1)
                 push3(shared, at, step3, transform3(values))
         cuda.syncthreads()
@@ -429,7 +430,7 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
         dense1, dense2 = int32(layout.dense1), int32(layout.dense2)
         stride1, stride2 = int32(layout.stride1), int32(layout.stride2)
         over1, shift1, over2, shift2 = layout.over1, layout.shift1, layout.over2, layout.shift2
-        ride, columns = int32(layout.ride), int32(layout.columns)
+        ride, columns, lead = int32(layout.ride), int32(layout.columns), int32(layout.lead)
         for k in range(rounds1):
             i = int32(thread + k * threads)
             if i < butterflies1:
@@ -437,17 +438,18 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
                 values = transform1(turn1(pull1(shared, at, step1), turns, j, apart1))
                 points = cuda.local.array(numbers1, dtype)
                 push1(points, 0, 1, values)
-                i2 = int32(column0 + c)
+                i2 = int32(column0 + c - lead)
                 if not signal:
-                    here = to_of(int32(b2 * valid2 + i2), i2 < valid2, dense2, stride2, over2, shift2)
-                    there = to_of(int32(b2 * valid2 + i2 + ride), i2 < valid2 and second > 0, dense2, stride2, over2, shift2)
+                    inside = 0 <= i2 and i2 < valid2
+                    here = to_of(int32(b2 * valid2 + i2), inside, dense2, stride2, over2, shift2)
+                    there = to_of(int32(b2 * valid2 + i2 + ride), inside and second > 0, dense2, stride2, over2, shift2)
                     first_to = base + here * step_out
                     second_to = part + there * step_out
                 for q in range(radix1):
                     i1 = int32(j + q * apart1)
                     if signal:
                         v = int32(i1 * columns + i2)
-                        inside = v < valid2
+                        inside = 0 <= v and v < valid2
                         v = int32(v + b2 * valid2)
                         here = to_of(v, inside, dense2, stride2, over2, shift2)
                         there = to_of(int32(v + ride), inside and second > 0, dense2, stride2, over2, shift2)
