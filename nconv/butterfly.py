@@ -1,4 +1,4 @@
-"""Short Fourier transforms of lists of complex numbers, whatever the numbers are: vectors of a CPU, a thread's of a GPU.
+"""Short Fourier transforms of lists of complex numbers, whatever the numbers are: a CPU's vectors, a GPU's registers.
 
 Generated for any length: Cooley and Tukey for products, mirrored sums for odd primes. Where the numbers are registers
 of a kernel under compilation, calling `transform` writes the instructions.

@@ -13,7 +13,8 @@ import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["fields", "half_product", "load", "load_where", "pair", "round_tf32", "store", "tf32_product", "vload4", "vstore4"]
+__all__ = ["fields", "half_product", "load", "load_where", "pair", "round_tf32", "store", "tf32_product", "vload4",
+           "vstore4"]
 
 
 if SIMULATED or cuda is None:

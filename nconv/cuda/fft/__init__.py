@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product as every
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -165,7 +165,7 @@ class Prepared(NamedTuple):
     """The window's spectra, which filters need sums by the definition, the raw weight for these; see `ends`."""
 
     spectra: DeviceArray
-    planes: DeviceArray | None
+    planes: DeviceArray | None  # that of `whole`
     strange: DeviceArray       # int32, one an output channel
     weight: DeviceArray
     ends: Ends | None
@@ -180,22 +180,29 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     strange = empty((problem.groups * problem.K,), np.dtype("i4"), raw)
     strange[()] = 0
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
-           table(tuple(choice.layout)), twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
-           strange.memory())
+           table(tuple(choice.layout)), twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype),
+           spectra.memory(), strange.memory())
     plane = _plane(problem)
-    return Prepared(spectra, planes.prepare(problem, plane, raw) if plane else None, strange, raw, watch(problem, raw, own=True))
+    whole = planes.prepare(problem, plane, raw) if plane else None
+    return Prepared(spectra, whole, strange, raw, watch(problem, raw, own=True))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
-    choice = _choose(problem)
-    dtype = real_dtype(problem)
     follow(out.stream, prepared.spectra, x, bias)
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
-    plane = _plane(problem)
-    asked = table((1,), "i4")
-    if plane:
+    plane, asked = _plane(problem), table((1,), "i4")
+    if plane and prepared.planes:
         asked = planes.run(problem, plane, prepared.planes, prepared.strange, x, bias, out).memory()
+    _run_blocks(problem, prepared, x, bias, out, asked)
+    mend(problem, prepared.ends, x, bias, out)
+
+
+def _run_blocks(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray,
+                asked: Any) -> None:
+    """Fill `out` block by block, if it is `asked` for."""
+    choice = _choose(problem)
+    dtype = real_dtype(problem)
     source, target = operand(x), operand(out)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
     biases, bias_size = bias_vector(problem, bias)
@@ -204,14 +211,13 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
         out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
         **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
     _, forward, multiply, block = fft_kernels(dtype.name, choice.points, _THREADS)
-    read = (table(tuple(layout)), asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
+    read = (table(tuple(layout)), asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index,
+            table((*maps.fill, 0), dtype.str))
     kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), prepared.strange.memory(), biases, target.flat)
     if choice.fused:
         launch(block, choice.out_blocks, _THREADS, out.stream, *read, *kernels)
-        mend(problem, prepared.ends, x, bias, out)
         return
     spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, out)
     strange = empty((choice.x_blocks,), np.dtype("i4"), out)
     launch(forward, choice.x_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory())
     launch(multiply, choice.out_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory(), *kernels)
-    mend(problem, prepared.ends, x, bias, out)

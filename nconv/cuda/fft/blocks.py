@@ -283,7 +283,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
+    def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
+                           out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
 
         Shapes: as the two kernels before; out (N, groups K, *out) by strides. Parallel over (N, groups K, blocks).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import product as every
 from typing import Any, NamedTuple
@@ -12,9 +13,9 @@ from ...boundary import FILL
 from ...geometry import ceil_div, product, round_up, span
 from ...problem import ConvProblem
 from ..arrays import bias_vector, in_three_axes, operand, parts, real_dtype, three
-from ..device import LANES, SIMULATED, block_size, device_cache, launch, table, upload
+from ..device import LANES, SIMULATED, block_size, device_cache, launch, shared_limit, table, upload
 from ..direct import _divisor
-from ..views import DeviceArray, empty
+from ..views import DeviceArray, convert, empty
 from .loudness import limits_of
 from .passes import RADICES, line_of, passes_of, twiddles_of
 from .whole import (
@@ -60,46 +61,73 @@ def workspace(plane: Plane, itemsize: int) -> int:
 
 
 def seconds(problem: ConvProblem, plane: Plane, machine) -> float:
-    """What the memory takes: input, output, five passes over the planes and their product with the window's spectrum."""
+    """What the memory takes: input, output, planes written and read three times, and the window's spectrum."""
     itemsize = real_dtype(problem).itemsize
     moved = (2 * product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
     moved += (2 * plane.sources + 4 * plane.targets) * plane.points * 2 * itemsize
     return moved / machine.bandwidth + 5 * machine.launch
 
 
+class _Cut(NamedTuple):
+    """How one axis is cut into blocks."""
+
+    length: int
+    grid: int                  # blocks; the riders' half of them
+    valid: int                 # outputs of a block
+    ride: int                  # outputs from a block to its rider
+    lead: int
+
+
+def _cut(lengths: Iterable[int], extent: int, dense: int, riders: bool, lead: int) -> _Cut | None:
+    """The cut with the fewest points; a twentieth more are worth an aligned beginning, `lead` places before."""
+    best: tuple[float, _Cut] | None = None
+    for length, skipped in every(lengths, {0, lead}):
+        most = length - extent + 1 - skipped
+        if most < 1:
+            continue
+        grid = ceil_div(dense, most)
+        halves = 2 if riders and grid > 1 else 1
+        grid = ceil_div(grid, halves)
+        valid = min(round_up(ceil_div(dense, grid * halves), _ALIGNED), most)
+        price = grid * length * (1 + 0.05 * (skipped != lead))
+        if best is None or price < best[0]:
+            best = price, _Cut(length, grid, valid, (halves - 1) * grid * valid, skipped)
+    return best[1] if best else None
+
+
+@cache
+def _pairs() -> dict[int, tuple[int, int]]:
+    """Lengths of a signal's plane as (rows, columns), near to each other."""
+    found: dict[int, tuple[int, int]] = {}
+    for rows, columns in every(RADICES, RADICES):
+        known = found.get(rows * columns)
+        if rows <= columns and (known is None or columns < known[1]):
+            found[rows * columns] = rows, columns
+    return found
+
+
 @lru_cache(maxsize=256)
 def choose(problem: ConvProblem) -> Plane | None:
     """The planes with the fewest points; None where a problem has more axes, or sums over channels."""
     p = in_three_axes(problem)
-    if problem.C > 1 or p.out[0] * p.size[0] * p.kernel[0] != 1:
+    if problem.C > 1 or p.out[0] * p.size[0] * p.kernel[0] != 1 or product(p.size) * parts(p) > MOST_PLACES:
         return None
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
     spans = [span(*of) for of in zip(p.kernel, p.dilation, strict=True)]
     signal = p.size[1] * p.kernel[1] * p.out[1] == 1
-    riders = parts(p) == 1
-    best: tuple[float, Plane] | None = None
-    for rows, columns, lead in every(RADICES, RADICES, {0, -p.padding[2][0] % _ALIGNED}):
-        length = (1, rows * columns) if signal else (rows, columns)
-        most = [n - s + 1 - skipped for n, s, skipped in zip(length, spans[1:], (0, lead), strict=True)]
-        if min(most) < 1:
-            continue
-        grid = [ceil_div(n, m) for n, m in zip(dense[1:], most, strict=True)]
-        ride = 0
-        valid = [min(round_up(ceil_div(n, g), _ALIGNED), m) for n, g, m in zip(dense[1:], grid, most, strict=True)]
-        if riders and grid[1] > 1:
-            grid[1] = ceil_div(grid[1], 2)
-            valid[1] = min(round_up(ceil_div(dense[2], 2 * grid[1]), _ALIGNED), most[1])
-            ride = grid[1] * valid[1]
-        sources = p.N * p.groups * product(grid)
-        price = sources * product(length) * (1 + 0.05 * (lead != -p.padding[2][0] % _ALIGNED))
-        if best is None or price < best[0]:
-            layout = _layout(p, signal, rows, columns, grid, [lead, *valid], ride, dense, spans)
-            best = price, Plane(layout, signal, sources, sources * p.K, p.groups * p.K)
-    return best[1] if best and best[1].points <= _MOST_POINTS and best[1].targets <= _MOST_PLANES else None
+    last = _cut(_pairs() if signal else RADICES, spans[2], dense[2], parts(p) == 1, -p.padding[2][0] % _ALIGNED)
+    first = _Cut(1, 1, 1, 0, 0) if signal else _cut(RADICES, spans[1], dense[1], False, 0)
+    if first is None or last is None:
+        return None
+    rows, columns = _pairs()[last.length] if signal else (first.length, last.length)
+    sources = p.N * p.groups * first.grid * last.grid
+    plane = Plane(_layout(p, signal, rows, columns, first, last, dense, spans), signal, sources, sources * p.K,
+                  p.groups * p.K)
+    return plane if plane.points <= _MOST_POINTS and plane.targets <= _MOST_PLANES else None
 
 
-def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, grid: list, valid: list, ride: int, dense: list,
-            spans: list) -> WholeLayout:
+def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, first: _Cut, last: _Cut, dense: list[int],
+            spans: list[int]) -> WholeLayout:
     """All but where the arrays lie."""
     half = [max(1, extent // 2) for extent in spans]
     if signal:
@@ -111,19 +139,24 @@ def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, grid: list, v
         path = lanes, min(half[1], WATCH_STEPS), 1, 0, lanes
     limits = limits_of(real_dtype(p))
     limits = limits._replace(small=limits.small + 20)  # the window's spectrum is divided by the number of points
-    second = 2 if parts(p) == 2 else 1 if ride else 0
+    second = 2 if parts(p) == 2 else 1 if last.ride else 0
     fill = np.abs(np.array([p.fill]).astype(p.engine).view(real_dtype(p))).max()
     loudest = 1 << 20 if not np.isfinite(fill) else int(np.frexp(fill)[1]) - 1 if fill else -(1 << 20)
     return WholeLayout(
-        p.groups, p.K, rows, columns, second, *grid, ride, *valid, *p.size[1:],
-        grid[0] * valid[0] + rows, *dense[1:], *p.stride[1:],
+        p.groups, p.K, rows, columns, second, first.grid, last.grid, last.ride, last.lead, first.valid, last.valid,
+        *p.size[1:],
+        first.grid * first.valid + rows, *dense[1:], *p.stride[1:],
         *_divisor(p.stride[1]), *_divisor(p.stride[2]), *path, p.N * p.groups,
         loudest, *limits)
 
 
-def _tile(dtype: np.dtype) -> int:
-    """Columns of a tile."""
-    return _TILE_BYTES // (2 * dtype.itemsize)
+@cache
+def _tile(rows: int, itemsize: int) -> int:
+    """Columns of a tile: their parts of a row fill whole sectors of memory, unless so many have no room."""
+    tile = _TILE_BYTES // (2 * itemsize)
+    while tile > 1 and line_of(rows, tile, True, LANES).size * 2 * itemsize > shared_limit():
+        tile //= 2
+    return tile
 
 
 @device_cache(64)
@@ -139,8 +172,8 @@ def _turns(points: int, dtype: np.dtype) -> tuple[Any, Any]:
 def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, kernel_of: Any, planes: int,
              watchers: int, *arrays: Any) -> None:
     """Launch a kernel on tiles of columns; as many blocks more where some must watch."""
-    rows, tile = layout.rows, _tile(dtype)
-    threads = _threads(rows, tile)
+    rows, tile = layout.rows, _tile(layout.rows, dtype.itemsize)
+    threads = threads_of(rows, tile)
     kernel = kernel_of(dtype.name, rows, plane.signal, tile, threads)
     shared = line_of(rows, tile, True, threads).size * 2 * dtype.itemsize
     launch(kernel, (layout.columns // tile, planes, 1 + (watchers > 0)), threads, stream, table(tuple(layout)),
@@ -150,20 +183,25 @@ def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, ke
 def _rows(dtype: np.dtype, stream: int, layout: WholeLayout, multiplied: bool, planes: int, *arrays: Any) -> None:
     """Launch a kernel on rows."""
     length = layout.columns
-    threads = _threads(length, _ROWS)
+    threads = threads_of(length, _ROWS)
     shared = line_of(length, _ROWS, False, threads).size * 2 * dtype.itemsize
     launch(rows_kernel(dtype.name, length, _ROWS, threads, multiplied), (layout.rows // _ROWS, planes), threads, stream,
            table(tuple(layout)), twiddles_of(length, dtype), *arrays, shared=shared)
 
 
 @cache
-def _threads(length: int, lines: int) -> int:
+def threads_of(length: int, lines: int) -> int:
     """Threads of a block: many, as long as few of them wait in any pass."""
     def turns(threads):
         return sum(ceil_div(lines * length // p.radix, threads) * threads * p.radix for p in passes_of(length))
 
     choices = range(block_size(64), block_size(_MOST_THREADS) + 1, LANES)
     return max(t for t in choices if turns(t) <= 1.15 * min(map(turns, choices)))
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Numbers from the first to the last of one image."""
+    return sum((n - 1) * abs(step) for n, step in zip(shape[2:], strides[2:], strict=True))
 
 
 @device_cache(64)
@@ -224,16 +262,18 @@ def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: Devic
         bias: DeviceArray | None, out: DeviceArray) -> DeviceArray:
     """Fill `out`; the result says on the device whether it must be filled anew, block by block."""
     dtype = real_dtype(problem)
+    if _extent(x.shape, tuple(step // dtype.itemsize for step in x.strides)) > MOST_PLACES:
+        x = convert(x, problem.engine)
     source, target = operand(x), operand(out)
     x_steps, out_steps = three(source.strides[3:], 0), three(target.strides[3:], 0)
     maps, before = _maps(problem, plane, x_steps[1:])
     biases, bias_size = bias_vector(problem, bias)
     layout = plane.layout._replace(
-        x_start=source.start, x_lowest=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
-        x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start, out_batch=target.strides[0],
-        out_channel=target.strides[1], out_part=target.strides[2], out_step1=out_steps[1], out_step2=out_steps[2],
-        bias_size=bias_size)
-    watchers = min(plane.sources * (layout.columns // _tile(dtype)), _MOST_WATCHERS)
+        x_start=source.start, x_lowest=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1],
+        x_part=source.strides[2], x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start,
+        out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
+        out_step1=out_steps[1], out_step2=out_steps[2], bias_size=bias_size)
+    watchers = min(plane.sources * (layout.columns // _tile(layout.rows, dtype.itemsize)), _MOST_WATCHERS)
     seen = empty((2 * watchers,), np.dtype("i4"), out)
     asked = empty((1,), np.dtype("i4"), out)
     spectra = empty((plane.sources * plane.points * 2,), dtype, out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from functools import cache
 
-
 from ...butterfly import Butterfly
 from ..device import SIMULATED, block_function, cuda
 

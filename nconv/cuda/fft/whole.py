@@ -11,7 +11,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numba
-import numpy as np
 from numba import int32, int64
 
 from ..device import block_function, cuda, kernel
@@ -52,8 +51,8 @@ class WholeLayout(NamedTuple):
     shift1: int
     over2: int
     shift2: int
-    lanes: int                 # of the watch: threads of a team, samples of each, and where it goes from one to the next
-    steps: int
+    lanes: int                 # of the watch: threads of a team
+    steps: int                 # samples of each thread, and where it goes from one to the next
     down: int
     across: int
     team2: int                 # from one team to the next
@@ -194,7 +193,7 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
     pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, False), _fold(length, False)
     second_pass = middle(length, tile, True, threads, False)
 
-    @kernel
+    @kernel(bounds=(threads, 1))
     def whole_columns_kernel(table, turns, fine, coarse, x, maps, fill, spectra, seen):
         """Columns of padded input forward.
 
@@ -265,8 +264,8 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
 
 
 @cache
-def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product: bool):
-    """The kernel for one type and one length of a row; without `product`, that of the window's own spectrum, which it scales by kernels[0]."""
+def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multiplied: bool):
+    """The kernel for one type and one length of a row; not `multiplied`: for the window, scaled by kernels[0]."""
     dtype = getattr(numba, dtype_name)
     line = line_of(length, count, False, threads)
     one, _, three = passes_of(length)
@@ -275,15 +274,14 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
     rounds1, rounds3 = line.rounds[0], line.rounds[2]
     butterflies1, butterflies3 = line.butterflies[0], line.butterflies[2]
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
-    numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
-    multiply3, early = multiply(radix3), product and rounds3 == 1
+    multiply3, early = multiply(radix3), multiplied and rounds3 == 1
     turn_back1, back1 = turn(radix1, True), transform(radix1, True)
     pull3, push3, transform3, back3 = pull(radix3), push(radix3), transform(radix3, False), transform(radix3, True)
     forward2 = middle(length, count, False, threads, False)
     back2 = middle(length, count, False, threads, True)
 
-    @kernel
+    @kernel(bounds=(threads, 1))
     def whole_rows_kernel(table, turns, source, kernels, seen, strange, asked, target):
         """Rows forward, times the window's spectrum, and back; the first block says whether other kernels must run.
 
@@ -306,7 +304,7 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
         from_at = from_plane * size + inner
         to_at = int64(plane) * size + inner
         kernel_at = int64(k_all) * size + inner
-        if product:
+        if multiplied:
             if cuda.blockIdx.x + cuda.blockIdx.y == 0:
                 decide(layout, seen, strange, asked, thread, threads)
         for k in range(rounds1):
@@ -326,14 +324,14 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, product:
             if i < butterflies3:
                 r, first, _, at = place3(i)
                 values = transform3(pull3(shared, at, step3))
-                if product:
+                if multiplied:
                     if not early:
                         factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
                     push3(shared, at, step3, back3(multiply3(values, factors)))
                 else:
                     values = multiply3(values, pull3(kernels, 0, 0))
                     push3(target, to_at + int32(r * length + first), 1, values)
-        if product:
+        if multiplied:
             cuda.syncthreads()
             back2(shared, turns, thread)
             cuda.syncthreads()
@@ -391,7 +389,7 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
     pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, True), _fold(length, True)
     second_pass = middle(length, tile, True, threads, True)
 
-    @kernel
+    @kernel(bounds=(threads, 1))
     def whole_back_kernel(table, turns, fine, coarse, spectra, bias, out):
         """Columns back, and what did not wrap around into the output.
 
