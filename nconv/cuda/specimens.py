@@ -153,17 +153,20 @@ def _of_planes() -> Iterator[Specimen]:
             label = f"{dtype} {length}{' signal' if signal else ''}"
             yield Specimen(f"whole_columns_kernel {label}",
                            whole.columns_kernel(dtype, length, signal, tile, threads),
-                           (table, *(array,) * 4, narrow, array, array, narrow), threads=threads, shared=shared)
+                           (table, *(array,) * 4, narrow, array, array), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
             for out in ("float16", "float32") if dtype == "float32" and length == 1152 else (dtype,):
                 yield Specimen(f"whole_back_kernel {label}{', float16 out' if out == 'float16' else ''}",
                                whole.back_kernel(dtype, length, signal, tile, threads),
-                               (table, *(array,) * 5, _array(out)), threads=threads, shared=shared)
+                               (table, *(array,) * 5, *(narrow,) * 3, _array(out)), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
         threads = planes.threads_of(length, 1)
         shared = passes.line_of(length, 1, False, threads).size * 2 * item
         for multiplied in (True, False):
             yield Specimen(f"whole_rows_kernel {dtype} {length}{'' if multiplied else ' window'}",
                            whole.rows_kernel(dtype, length, 1, threads, multiplied),
-                           (table, *(array,) * 3, *(narrow,) * 3, array), threads=threads, shared=shared)
+                           (table, *(array,) * 4, narrow, array), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
 
 
 def _of_layers() -> Iterator[Specimen]:

@@ -193,7 +193,7 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
     plane, asked = _plane(problem), table((1,), "i4")
     if plane and prepared.planes:
-        asked = planes.run(problem, plane, prepared.planes, prepared.strange, x, bias, out).memory()
+        asked = planes.run(problem, plane, prepared.planes, prepared.strange, x, bias, out)
     _run_blocks(problem, prepared, x, bias, out, asked)
     mend(problem, prepared.ends, x, bias, out)
 

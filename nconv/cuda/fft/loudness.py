@@ -29,12 +29,6 @@ def limits_of(dtype: np.dtype) -> Limits:
 
 
 @block_function
-def exponent_of(value):
-    """The exponent of a positive number to the base of two."""
-    return int32(math.floor(math.log2(value)))
-
-
-@block_function
 def reset(extremes):
     """Begin with no cell seen: [largest exponent, least exponent, loud samples]. By one thread, before a barrier."""
     extremes[0] = -(1 << 20)
@@ -58,8 +52,9 @@ def is_uneven(re, im, points, extremes, loud, large, small, thread, threads):
             at = first + ((i + skew) & (cell - 1))
             peak = max(peak, abs(re[at]) if part == 0 else abs(im[at]))
         if peak > 0:
-            cuda.atomic.max(extremes, 0, exponent_of(peak))
-            cuda.atomic.min(extremes, 1, exponent_of(peak))
+            exponent = int32(math.floor(math.log2(peak)))
+            cuda.atomic.max(extremes, 0, exponent)
+            cuda.atomic.min(extremes, 1, exponent)
     cuda.syncthreads()
     largest, quiet = extremes[0], extremes[1]
     if largest - quiet > loud:

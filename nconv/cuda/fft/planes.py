@@ -32,8 +32,8 @@ from .whole import (
 
 _MOST_POINTS = 1 << 30         # of a plane: places in it are counted in 32 bits
 _MOST_PLANES = 65535           # of a grid
-_ALIGNED = 8                   # samples whose first one begins a sector of 32 bytes, as far as padding goes
-_MOST_WATCHERS = 8 if SIMULATED else 1024
+_ALIGNED = 8                   # outputs whose first one begins a sector of 32 bytes
+_MOST_WATCHERS = 8 if SIMULATED else 4096
 _ROWS = 2 if SIMULATED else 1  # of a block
 _MOST_THREADS = 576
 _TILE_BYTES = 16 if SIMULATED else 64                  # of a row of a tile of columns
@@ -75,23 +75,21 @@ class _Cut(NamedTuple):
     grid: int                  # blocks; the riders' half of them
     valid: int                 # outputs of a block
     ride: int                  # outputs from a block to its rider
-    lead: int
 
 
-def _cut(lengths: Iterable[int], extent: int, dense: int, riders: bool, lead: int) -> _Cut | None:
-    """The cut with the fewest points; a twentieth more are worth an aligned beginning, `lead` places before."""
-    best: tuple[float, _Cut] | None = None
-    for length, skipped in every(lengths, {0, lead}):
-        most = length - extent + 1 - skipped
+def _cut(lengths: Iterable[int], extent: int, dense: int, riders: bool) -> _Cut | None:
+    """The cut with the fewest points."""
+    best: tuple[int, _Cut] | None = None
+    for length in lengths:
+        most = length - extent + 1
         if most < 1:
             continue
         grid = ceil_div(dense, most)
         halves = 2 if riders and grid > 1 else 1
         grid = ceil_div(grid, halves)
         valid = min(round_up(ceil_div(dense, grid * halves), _ALIGNED), most)
-        price = grid * length * (1 + 0.05 * (skipped != lead))
-        if best is None or price < best[0]:
-            best = price, _Cut(length, grid, valid, (halves - 1) * grid * valid, skipped)
+        if best is None or grid * length < best[0]:
+            best = grid * length, _Cut(length, grid, valid, (halves - 1) * grid * valid)
     return best[1] if best else None
 
 
@@ -115,8 +113,8 @@ def choose(problem: ConvProblem) -> Plane | None:
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
     spans = [span(*of) for of in zip(p.kernel, p.dilation, strict=True)]
     signal = p.size[1] * p.kernel[1] * p.out[1] == 1
-    last = _cut(_pairs() if signal else RADICES, spans[2], dense[2], parts(p) == 1, -p.padding[2][0] % _ALIGNED)
-    first = _Cut(1, 1, 1, 0, 0) if signal else _cut(RADICES, spans[1], dense[1], False, 0)
+    last = _cut(_pairs() if signal else RADICES, spans[2], dense[2], parts(p) == 1)
+    first = _Cut(1, 1, 1, 0) if signal else _cut(RADICES, spans[1], dense[1], False)
     if first is None or last is None:
         return None
     rows, columns = _pairs()[last.length] if signal else (first.length, last.length)
@@ -133,21 +131,25 @@ def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, first: _Cut, 
     if signal:
         steps = min(half[2], WATCH_STEPS)
         lanes = min(LANES, 1 << (half[2] // steps).bit_length() - 1)
-        path = lanes, steps, 0, lanes, lanes * steps
+        down, across, cell = 0, lanes, (1, lanes * steps)
     else:
-        lanes = min(LANES, 1 << half[2].bit_length() - 1)
-        path = lanes, min(half[1], WATCH_STEPS), 1, 0, lanes
+        lanes, steps = min(LANES, 1 << half[2].bit_length() - 1), min(half[1], WATCH_STEPS)
+        down, across, cell = 1, 0, (steps, lanes)
+    cells = [ceil_div(n, c) for n, c in zip(p.size[1:], cell, strict=True)]
     limits = limits_of(real_dtype(p))
     limits = limits._replace(small=limits.small + 20)  # the window's spectrum is divided by the number of points
     second = 2 if parts(p) == 2 else 1 if last.ride else 0
-    fill = np.abs(np.array([p.fill]).astype(p.engine).view(real_dtype(p))).max()
-    loudest = 1 << 20 if not np.isfinite(fill) else int(np.frexp(fill)[1]) - 1 if fill else -(1 << 20)
+    real = np.finfo(real_dtype(p))
+    fill = np.abs(np.array([p.fill]).astype(p.engine).view(real.dtype)).max()
+    loudest = int(fill.view(f"i{fill.itemsize}")) >> real.bits - 32
+    bias = int(real.maxexp) - 1
     return WholeLayout(
-        p.groups, p.K, rows, columns, second, first.grid, last.grid, last.ride, last.lead, first.valid, last.valid,
+        p.groups, p.K, rows, columns, second, first.grid, last.grid, last.ride, first.valid, last.valid,
         *p.size[1:],
         first.grid * first.valid + rows, *dense[1:], *p.stride[1:],
-        *_divisor(p.stride[1]), *_divisor(p.stride[2]), *path, p.N * p.groups,
-        loudest, *limits)
+        *_divisor(p.stride[1]), *_divisor(p.stride[2]), lanes, steps, down, across, *cell, *cells,
+        p.N * p.groups * product(cells), 31 - int(real.iexp), loudest, limits.loud, limits.large + bias,
+        limits.small + bias)
 
 
 @cache
@@ -169,24 +171,25 @@ def _turns(points: int, dtype: np.dtype) -> tuple[Any, Any]:
     return unit(1 << FINE, 1), unit(ceil_div(points, 1 << FINE), 1 << FINE)
 
 
-def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: WholeLayout, kernel_of: Any, planes: int,
-             watchers: int, *arrays: Any) -> None:
-    """Launch a kernel on tiles of columns; as many blocks more where some must watch."""
-    rows, tile = layout.rows, _tile(layout.rows, dtype.itemsize)
+def _columns(plane: Plane, dtype: np.dtype, stream: int, layout: Any, kernel_of: Any, planes: int,
+             *arrays: Any) -> None:
+    """Launch a kernel on tiles of columns."""
+    rows = plane.layout.rows
+    tile = _tile(rows, dtype.itemsize)
     threads = threads_of(rows, tile)
-    kernel = kernel_of(dtype.name, rows, plane.signal, tile, threads)
     shared = line_of(rows, tile, True, threads).size * 2 * dtype.itemsize
-    launch(kernel, (layout.columns // tile, planes, 1 + (watchers > 0)), threads, stream, table(tuple(layout)),
-           twiddles_of(rows, dtype), *_turns(plane.points, dtype), *arrays, shared=shared)
+    launch(kernel_of(dtype.name, rows, plane.signal, tile, threads), (plane.layout.columns // tile, planes), threads,
+           stream, layout, twiddles_of(rows, dtype), *_turns(plane.points, dtype), *arrays, shared=shared)
 
 
-def _rows(dtype: np.dtype, stream: int, layout: WholeLayout, multiplied: bool, planes: int, *arrays: Any) -> None:
+def _rows(plane: Plane, dtype: np.dtype, stream: int, layout: Any, multiplied: bool, planes: int,
+          *arrays: Any) -> None:
     """Launch a kernel on rows."""
-    length = layout.columns
+    length = plane.layout.columns
     threads = threads_of(length, _ROWS)
     shared = line_of(length, _ROWS, False, threads).size * 2 * dtype.itemsize
-    launch(rows_kernel(dtype.name, length, _ROWS, threads, multiplied), (layout.rows // _ROWS, planes), threads, stream,
-           table(tuple(layout)), twiddles_of(length, dtype), *arrays, shared=shared)
+    launch(rows_kernel(dtype.name, length, _ROWS, threads, multiplied), (plane.layout.rows // _ROWS, planes), threads,
+           stream, layout, twiddles_of(length, dtype), *arrays, shared=shared)
 
 
 @cache
@@ -196,7 +199,7 @@ def threads_of(length: int, lines: int) -> int:
         return sum(ceil_div(lines * length // p.radix, threads) * threads * p.radix for p in passes_of(length))
 
     choices = range(block_size(64), block_size(_MOST_THREADS) + 1, LANES)
-    return max(t for t in choices if turns(t) <= 1.15 * min(map(turns, choices)))
+    return max(t for t in choices if turns(t) <= 1.3 * min(map(turns, choices)))
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
@@ -212,10 +215,9 @@ def _maps(problem: ConvProblem, plane: Plane, steps: tuple[int, ...]) -> tuple[A
     width = plane.points if plane.signal else layout.columns
     lengths = layout.map2, (layout.grid2 - 1) * layout.valid2 + layout.ride + width
     places = []
-    for m, step, low, length, first in zip(
-            p.index_maps()[1:], steps, least, lengths, (0, layout.lead), strict=True):
-        whole = np.full(max(length, first + len(m)), NOWHERE)
-        whole[first:first + len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
+    for m, step, low, length in zip(p.index_maps()[1:], steps, least, lengths, strict=True):
+        whole = np.full(max(length, len(m)), NOWHERE)
+        whole[:len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
         places.append(whole[:length])
     return upload(np.concatenate(places).astype(np.int32)), sum(least)
 
@@ -239,16 +241,13 @@ def prepare(problem: ConvProblem, plane: Plane, weight: DeviceArray) -> DeviceAr
     two = parts(p)
     layout = plane.layout._replace(
         groups=plane.filters, out_channels=1, second=2 * (two == 2), grid1=1, grid2=1, ride=0,
-        lead=0, map2=1 if plane.signal else plane.layout.rows, x_part=two - 1, x_channel=product(p.kernel) * two)
+        map2=1 if plane.signal else plane.layout.rows, x_part=two - 1, x_channel=product(p.kernel) * two)
     maps = _window_maps(layout.rows, layout.columns, plane.signal, p.kernel, p.dilation, two)
     spectra = empty((plane.filters * plane.points * 2,), dtype, weight)
-    nothing = table((0, 0), dtype.str)
-    none = table((0, 0), "i4")
-    _columns(plane, dtype, weight.stream, layout, columns_kernel, plane.filters, 0, weight.memory(dtype), maps,
-             nothing, spectra.memory(), none)
-    scale = table((1 / plane.points, 0), dtype.str)
-    _rows(dtype, weight.stream, layout, False, plane.filters, spectra.memory(), scale, none, none, none,
-          spectra.memory())
+    taps, flat, where = weight.memory(dtype), spectra.memory(), table(tuple(layout))
+    nothing, scale = table((0, 0), dtype.str), table((1 / plane.points, 0), dtype.str)
+    _columns(plane, dtype, weight.stream, where, columns_kernel, plane.filters, taps, maps, nothing, flat)
+    _rows(plane, dtype, weight.stream, where, False, plane.filters, taps, flat, scale, table((0, 0), "i4"), flat)
     return spectra
 
 
@@ -259,7 +258,7 @@ def _fill(problem: ConvProblem) -> Any:
 
 
 def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: DeviceArray, x: DeviceArray,
-        bias: DeviceArray | None, out: DeviceArray) -> DeviceArray:
+        bias: DeviceArray | None, out: DeviceArray) -> Any:
     """Fill `out`; the result says on the device whether it must be filled anew, block by block."""
     dtype = real_dtype(problem)
     if _extent(x.shape, tuple(step // dtype.itemsize for step in x.strides)) > MOST_PLACES:
@@ -273,14 +272,14 @@ def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: Devic
         x_part=source.strides[2], x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start,
         out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
         out_step1=out_steps[1], out_step2=out_steps[2], bias_size=bias_size)
-    watchers = min(plane.sources * (layout.columns // _tile(layout.rows, dtype.itemsize)), _MOST_WATCHERS)
-    seen = empty((2 * watchers,), np.dtype("i4"), out)
-    asked = empty((1,), np.dtype("i4"), out)
-    spectra = empty((plane.sources * plane.points * 2,), dtype, out)
-    results = empty((plane.targets * plane.points * 2,), dtype, out) if layout.out_channels > 1 else spectra
-    _columns(plane, dtype, out.stream, layout, columns_kernel, plane.sources, watchers, source.flat, maps,
-             _fill(problem), spectra.memory(), seen.memory())
-    _rows(dtype, out.stream, layout, True, plane.targets, spectra.memory(), kernels.memory(), seen.memory(),
-          strange.memory(), asked.memory(), results.memory())
-    _columns(plane, dtype, out.stream, layout, back_kernel, plane.targets, 0, results.memory(), biases, target.flat)
+    where = table(tuple(layout))
+    watchers = min(plane.targets * (layout.rows // _ROWS), _MOST_WATCHERS)
+    seen, asked = (empty((n,), np.dtype("i4"), out).memory() for n in (2 * watchers, 1))
+    spectra = empty((plane.sources * plane.points * 2,), dtype, out).memory()
+    several = layout.out_channels > 1
+    results = empty((plane.targets * plane.points * 2,), dtype, out).memory() if several else spectra
+    _columns(plane, dtype, out.stream, where, columns_kernel, plane.sources, source.flat, maps, _fill(problem), spectra)
+    _rows(plane, dtype, out.stream, where, True, plane.targets, source.flat, spectra, kernels.memory(), seen, results)
+    _columns(plane, dtype, out.stream, where, back_kernel, plane.targets, results, biases, seen, strange.memory(),
+             asked, target.flat)
     return asked

@@ -14,15 +14,15 @@ import numba
 from numba import int32, int64
 
 from ..device import block_function, cuda, kernel
-from ..ptx import fields, load, load_where, store
-from .loudness import exponent_of
+from ..ptx import fields, load, load_where, magnitude, store
 from .passes import RADICES, divide, line_of, middle, passes_of
 from .registers import multiply, pull, push, transform, turn
 
 MOST_PLACES = 1 << 28          # of an image in memory
 OUTSIDE = -MOST_PLACES         # in a map: the fill value stands here; no sum over the axes is a place
 NOWHERE = 4 * OUTSIDE          # behind all that any output sees: 0 stands here
-WATCH_STEPS = 8                # samples of a thread in a cell
+WATCH_STEPS = 16                # samples of a thread in a cell
+SILENT = (1 << 31) - 1          # the quietest cell where none has a sound
 FINE = 10                      # logarithm of the turns that one table holds
 
 
@@ -37,7 +37,6 @@ class WholeLayout(NamedTuple):
     grid1: int                 # blocks of the output; the riders' half of them along axis 2
     grid2: int
     ride: int                  # outputs from a block to its rider
-    lead: int                  # places of axis 2 before a block's first output, so that rows of a tile begin aligned
     valid1: int                # outputs of a block
     valid2: int
     size1: int                 # samples
@@ -55,10 +54,14 @@ class WholeLayout(NamedTuple):
     steps: int                 # samples of each thread, and where it goes from one to the next
     down: int
     across: int
-    team2: int                 # from one team to the next
-    channels: int              # of all images
-    loudest: int               # exponent of the fill value
-    loud: int                  # see `loudness`
+    cell1: int                 # extent of a cell
+    cell2: int
+    cells1: int                # of one image
+    cells2: int
+    cells: int                 # of all
+    fraction: int              # bits of a magnitude below its exponent
+    loudest: int               # magnitude of the fill value
+    loud: int                  # see `loudness`; the last two count exponents from 0
     large: int
     small: int
     x_start: int = 0
@@ -80,6 +83,11 @@ class WholeLayout(NamedTuple):
 layout_of = fields(WholeLayout)
 
 
+def resident(dtype_name: str, threads: int) -> int:
+    """Blocks that a multiprocessor's registers must suffice for: 56 registers a thread, twice as many where a number takes two."""
+    return max(1, (1152 if dtype_name == "float32" else 576) // threads)
+
+
 @block_function
 def block_of(layout, plane):
     """(channel, block along axis 1, along axis 2) of a plane."""
@@ -97,54 +105,79 @@ def sample(x, base, at, fill, beyond):
     return value if at >= 0 else fill if at > 3 * OUTSIDE else fill - fill
 
 
-@block_function
-def watch(layout, x, shared, zero, seen, block, thread, threads):
-    """seen[block] = (largest exponent, that of the quietest cell): infinite where a sample is not finite.
+@cache
+def _watch(threads: int):
+    """The function for blocks of so many threads."""
 
-    A cell is at most half a window along each axis, a team's; silent ones do not count. A block sees so many cells
-    beside each other as it has teams, then goes on as far as there are watching blocks.
-    """
+    @block_function
+    def watch(layout, x, seen, block, thread):
+        """seen[block] = (magnitude of the loudest sample, that of the quietest cell that is not silent).
+
+        A cell is at most half a window along each axis. A team of threads reads one, and then the one that lies behind
+        those of all blocks that watch.
+        """
+        cells = cuda.shared.array(threads, int32)
+        ends = cuda.shared.array(2, int32)
+        if thread == 0:
+            ends[0] = int32(0)
+            ends[1] = int32(SILENT)
+        lanes = int32(layout.lanes)
+        teams = divide(threads, lanes)[0]
+        team, lane = divide(thread, lanes)
+        step_at = layout.down * layout.x_step1 + layout.across * layout.x_step2
+        for first in range(block * teams, layout.cells, seen.size // 2 * teams):
+            cells[thread] = 0
+            cuda.syncthreads()
+            cell = int32(first + team)
+            if team < teams and cell < layout.cells:
+                rest, c2 = divide(cell, layout.cells2)
+                channel, c1 = divide(rest, layout.cells1)
+                n, g = divide(channel, layout.groups)
+                at1 = int32(c1 * layout.cell1)
+                at2 = int32(c2 * layout.cell2 + lane)
+                base = layout.x_start + n * layout.x_batch + g * layout.x_channel
+                base += at1 * layout.x_step1 + at2 * layout.x_step2
+                peak = int32(0)
+                for part in range(layout.second // 2 + 1):
+                    for step in range(WATCH_STEPS):
+                        inside = step < layout.steps and at1 + step * layout.down < layout.size1 and (
+                            at2 + step * layout.across < layout.size2)
+                        value = magnitude(load_where(x, base + step * step_at + part * layout.x_part, inside, x))
+                        peak = max(peak, value if inside else int32(0))
+                cuda.atomic.max(cells, team, peak)
+            cuda.syncthreads()
+            if cells[thread] > 0:
+                cuda.atomic.max(ends, 0, cells[thread])
+                cuda.atomic.min(ends, 1, cells[thread])
+            cuda.syncthreads()
+        if thread == 0:
+            seen[2 * block] = ends[0]
+            seen[2 * block + 1] = ends[1]
+
+    return watch
+
+
+@block_function
+def decide(layout, seen, strange, asked, thread, threads):
+    """asked[0] = whether the input, or a filter, is such that a transform of all of it cannot hold it."""
     ends = cuda.shared.array(2, int32)
     if thread == 0:
-        ends[0] = int32(-(1 << 20))
-        ends[1] = int32(1 << 20)
-    lanes, steps = int32(layout.lanes), int32(layout.steps)
-    team, lane = divide(thread, lanes)
-    team_at = int32(team * int32(layout.team2) + lane)
-    step_at = layout.down * layout.x_step1 + layout.across * layout.x_step2
-    chunk2 = int32(threads // lanes * layout.team2)
-    chunks2 = int32((layout.size2 + chunk2 - 1) // chunk2)
-    rows = int32((layout.size1 + layout.down * steps - 1) // (layout.down * steps)) if layout.down > 0 else int32(1)
-    for unit in range(block, layout.channels * rows * chunks2, seen.size // 2):
-        rest, chunk = divide(unit, chunks2)
-        channel, row = divide(rest, rows)
-        n, g = divide(channel, layout.groups)
-        at1 = int32(row * steps * layout.down)
-        at2 = int32(chunk * chunk2 + team_at)
-        base = layout.x_start + n * layout.x_batch + g * layout.x_channel + at1 * layout.x_step1 + at2 * layout.x_step2
-        peak = zero
-        for part in range(layout.second // 2 + 1):
-            for step in range(WATCH_STEPS):
-                inside = step < steps and at1 + step * layout.down < layout.size1 and (
-                    at2 + step * layout.across < layout.size2)
-                value = abs(load_where(x, base + step * step_at + part * layout.x_part, inside, x))
-                if inside and (value > peak or not value - value == 0):
-                    peak = value
-        shared[thread] = peak
-        cuda.syncthreads()
-        if lane == 0:
-            for i in range(1, lanes):
-                value = shared[thread + i]
-                peak = value if value > peak or not value - value == 0 else peak
-            if not peak - peak == 0:
-                cuda.atomic.max(ends, 0, int32(1 << 20))
-            elif peak > 0:
-                cuda.atomic.max(ends, 0, exponent_of(peak))
-                cuda.atomic.min(ends, 1, exponent_of(peak))
-        cuda.syncthreads()
+        ends[0] = int32(layout.loudest)
+        ends[1] = int32(SILENT)
+    cuda.syncthreads()
+    largest, quiet, odd = int32(0), int32(SILENT), int32(0)
+    for i in range(thread, seen.size // 2, threads):
+        largest = max(largest, seen[2 * i])
+        quiet = min(quiet, seen[2 * i + 1])
+    for i in range(thread, strange.size, threads):
+        odd = max(odd, strange[i])
+    cuda.atomic.max(ends, 0, largest)
+    cuda.atomic.min(ends, 1, quiet)
+    odd = cuda.syncthreads_or(odd)
     if thread == 0:
-        seen[2 * block] = ends[0]
-        seen[2 * block + 1] = ends[1]
+        high, low = ends[0] >> layout.fraction, ends[1] >> layout.fraction
+        asked[0] = 1 if odd or high - low > layout.loud or high > layout.large or (
+            high < layout.small and ends[0] > 0) else 0
 
 
 @block_function
@@ -193,21 +226,16 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
     pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, False), _fold(length, False)
     second_pass = middle(length, tile, True, threads, False)
 
-    @kernel(bounds=(threads, 1))
-    def whole_columns_kernel(table, turns, fine, coarse, x, maps, fill, spectra, seen):
+    @kernel(bounds=(threads, resident(dtype_name, threads)))
+    def whole_columns_kernel(table, turns, fine, coarse, x, maps, fill, spectra):
         """Columns of padded input forward.
 
         Shapes: x (N, groups, *size) by strides, spectra [N, groups, blocks, rows, columns, 2]. Parallel over planes and
-        tiles of columns; behind them blocks that `watch`. Race-free because a block writes its own columns.
+        tiles of columns. Race-free because a block writes its own columns.
         """
         shared = cuda.shared.array(0, dtype)
         layout = layout_of(table)
         thread = int32(cuda.threadIdx.x)
-        if cuda.blockIdx.z > 0:
-            block = int32(cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x)
-            if block < seen.size // 2:
-                watch(layout, x, shared, dtype(0), seen, block, thread, threads)
-            return
         plane = int32(cuda.blockIdx.y)
         column0 = int32(cuda.blockIdx.x * tile)
         channel, b1, b2 = block_of(layout, plane)
@@ -275,18 +303,19 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
     butterflies1, butterflies3 = line.butterflies[0], line.butterflies[2]
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
+    watch = _watch(threads)
     multiply3, early = multiply(radix3), multiplied and rounds3 == 1
     turn_back1, back1 = turn(radix1, True), transform(radix1, True)
     pull3, push3, transform3, back3 = pull(radix3), push(radix3), transform(radix3, False), transform(radix3, True)
     forward2 = middle(length, count, False, threads, False)
     back2 = middle(length, count, False, threads, True)
 
-    @kernel(bounds=(threads, 1))
-    def whole_rows_kernel(table, turns, source, kernels, seen, strange, asked, target):
-        """Rows forward, times the window's spectrum, and back; the first block says whether other kernels must run.
+    @kernel(bounds=(threads, resident(dtype_name, threads)))
+    def whole_rows_kernel(table, turns, x, source, kernels, seen, target):
+        """Rows forward, times the window's spectrum, and back; besides, the first blocks `watch` the input.
 
         Shapes: source [N, groups, blocks, rows, columns, 2], target [N, groups K, ...], kernels [groups K, rows,
-        columns, 2]; seen by `watch`, strange [groups K]. Parallel over target's planes and groups of rows.
+        columns, 2]; x and seen as in `watch`. Parallel over target's planes and groups of rows.
         Race-free because a block reads and writes its own rows (they may be the same memory where K is 1).
         """
         shared = cuda.shared.array(0, dtype)
@@ -304,9 +333,9 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
         from_at = from_plane * size + inner
         to_at = int64(plane) * size + inner
         kernel_at = int64(k_all) * size + inner
-        if multiplied:
-            if cuda.blockIdx.x + cuda.blockIdx.y == 0:
-                decide(layout, seen, strange, asked, thread, threads)
+        block = int32(cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x)
+        if multiplied and block < seen.size // 2:
+            watch(layout, x, seen, block, thread)
         for k in range(rounds1):
             i = int32(thread + k * threads)
             if i < butterflies1:
@@ -346,27 +375,6 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
 
 
 @block_function
-def decide(layout, seen, strange, asked, thread, threads):
-    """asked[0] = whether the input, or a filter, is such that a transform of all of it cannot hold it."""
-    ends = cuda.shared.array(2, numba.int32)
-    if thread == 0:
-        ends[0] = int32(layout.loudest)
-        ends[1] = int32(1 << 20)
-    cuda.syncthreads()
-    odd = 0
-    for i in range(thread, seen.size // 2, threads):
-        cuda.atomic.max(ends, 0, seen[2 * i])
-        cuda.atomic.min(ends, 1, seen[2 * i + 1])
-    for i in range(thread, strange.size, threads):
-        odd += strange[i]
-    odd = cuda.syncthreads_or(odd)
-    if thread == 0:
-        largest, quiet = ends[0], ends[1]
-        asked[0] = 1 if odd or largest - quiet > layout.loud or largest > layout.large or (
-            largest < layout.small and largest >= quiet) else 0
-
-
-@block_function
 def to_of(place, inside, dense, stride, over, shift):
     """Index of the output at a place before the stride; -1 where there is none, or not `inside`."""
     quotient = int32((int64(place) * over) >> shift)
@@ -389,9 +397,9 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
     pull3, push3, transform3, fold = pull(radix3), push(radix3), transform(radix3, True), _fold(length, True)
     second_pass = middle(length, tile, True, threads, True)
 
-    @kernel(bounds=(threads, 1))
-    def whole_back_kernel(table, turns, fine, coarse, spectra, bias, out):
-        """Columns back, and what did not wrap around into the output.
+    @kernel(bounds=(threads, resident(dtype_name, threads)))
+    def whole_back_kernel(table, turns, fine, coarse, spectra, bias, seen, strange, asked, out):
+        """Columns back, and what did not wrap around into the output; the first block tells whether to do it anew.
 
         Shapes: spectra [N, groups K, blocks, rows, columns, 2], out (N, groups K, *out) by strides. Parallel over
         planes and tiles of columns. Race-free because each output is one block's.
@@ -403,6 +411,8 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
         column0 = int32(cuda.blockIdx.x * tile)
         channel, b1, b2 = block_of(layout, plane)
         n, k_all = divide(channel, layout.groups * layout.out_channels)
+        if cuda.blockIdx.x + cuda.blockIdx.y == 0:
+            decide(layout, seen, strange, asked, thread, threads)
         base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
         plane_at = int64(plane) * (layout.rows * layout.columns) + column0
         for k in range(rounds3):
@@ -428,7 +438,7 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
         dense1, dense2 = int32(layout.dense1), int32(layout.dense2)
         stride1, stride2 = int32(layout.stride1), int32(layout.stride2)
         over1, shift1, over2, shift2 = layout.over1, layout.shift1, layout.over2, layout.shift2
-        ride, columns, lead = int32(layout.ride), int32(layout.columns), int32(layout.lead)
+        ride, columns = int32(layout.ride), int32(layout.columns)
         for k in range(rounds1):
             i = int32(thread + k * threads)
             if i < butterflies1:
@@ -436,9 +446,9 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
                 values = transform1(turn1(pull1(shared, at, step1), turns, j, apart1))
                 points = cuda.local.array(numbers1, dtype)
                 push1(points, 0, 1, values)
-                i2 = int32(column0 + c - lead)
+                i2 = int32(column0 + c)
                 if not signal:
-                    inside = 0 <= i2 and i2 < valid2
+                    inside = i2 < valid2
                     here = to_of(int32(b2 * valid2 + i2), inside, dense2, stride2, over2, shift2)
                     there = to_of(int32(b2 * valid2 + i2 + ride), inside and second > 0, dense2, stride2, over2, shift2)
                     first_to = base + here * step_out
@@ -447,7 +457,7 @@ def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: 
                     i1 = int32(j + q * apart1)
                     if signal:
                         v = int32(i1 * columns + i2)
-                        inside = 0 <= v and v < valid2
+                        inside = v < valid2
                         v = int32(v + b2 * valid2)
                         here = to_of(v, inside, dense2, stride2, over2, shift2)
                         there = to_of(int32(v + ride), inside and second > 0, dense2, stride2, over2, shift2)
