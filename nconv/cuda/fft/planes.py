@@ -12,7 +12,7 @@ import numpy as np
 from ...boundary import FILL
 from ...geometry import ceil_div, product, round_up, span
 from ...problem import ConvProblem
-from ..arrays import bias_vector, in_three_axes, operand, parts, real_dtype, three
+from ..arrays import Operand, in_three_axes, operand, parts, real_dtype, three
 from ..device import LANES, SIMULATED, block_size, device_cache, launch, shared_limit, table, upload
 from ..direct import _divisor
 from ..views import DeviceArray, convert, empty
@@ -203,8 +203,8 @@ def threads_of(length: int, lines: int) -> int:
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Numbers from the first to the last of one image."""
-    return sum((n - 1) * abs(step) for n, step in zip(shape[2:], strides[2:], strict=True))
+    """Numbers from the first to the last of one image, by the strides of an `Operand`."""
+    return sum((n - 1) * abs(step) for n, step in zip(shape[2:], strides[3:], strict=True))
 
 
 @device_cache(64)
@@ -257,21 +257,19 @@ def _fill(problem: ConvProblem) -> Any:
     return table(tuple(parts.tolist()), parts.dtype.str)
 
 
-def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: DeviceArray, x: DeviceArray,
-        bias: DeviceArray | None, out: DeviceArray) -> Any:
+def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, x: DeviceArray, out: DeviceArray, source: Operand,
+        bias: tuple[Any, int], strange: Any, target: Operand) -> Any:
     """Fill `out`; the result says on the device whether it must be filled anew, block by block."""
     dtype = real_dtype(problem)
-    if _extent(x.shape, tuple(step // dtype.itemsize for step in x.strides)) > MOST_PLACES:
-        x = convert(x, problem.engine)
-    source, target = operand(x), operand(out)
+    if _extent(x.shape, source.strides) > MOST_PLACES:
+        source = operand(convert(x, problem.engine))
     x_steps, out_steps = three(source.strides[3:], 0), three(target.strides[3:], 0)
     maps, before = _maps(problem, plane, x_steps[1:])
-    biases, bias_size = bias_vector(problem, bias)
     layout = plane.layout._replace(
         x_start=source.start, x_lowest=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1],
         x_part=source.strides[2], x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start,
         out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
-        out_step1=out_steps[1], out_step2=out_steps[2], bias_size=bias_size)
+        out_step1=out_steps[1], out_step2=out_steps[2], bias_size=bias[1])
     where = table(tuple(layout))
     watchers = min(plane.targets * (layout.rows // _ROWS), _MOST_WATCHERS)
     seen, asked = (empty((n,), np.dtype("i4"), out).memory() for n in (2 * watchers, 1))
@@ -280,6 +278,6 @@ def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, strange: Devic
     results = empty((plane.targets * plane.points * 2,), dtype, out).memory() if several else spectra
     _columns(plane, dtype, out.stream, where, columns_kernel, plane.sources, source.flat, maps, _fill(problem), spectra)
     _rows(plane, dtype, out.stream, where, True, plane.targets, source.flat, spectra, kernels.memory(), seen, results)
-    _columns(plane, dtype, out.stream, where, back_kernel, plane.targets, results, biases, seen, strange.memory(),
-             asked, target.flat)
+    _columns(plane, dtype, out.stream, where, back_kernel, plane.targets, results, bias[0], seen, strange, asked,
+             target.flat)
     return asked

@@ -84,8 +84,8 @@ layout_of = fields(WholeLayout)
 
 
 def resident(dtype_name: str, threads: int) -> int:
-    """Blocks that a multiprocessor's registers must suffice for: 56 registers a thread, twice as many where a number takes two."""
-    return max(1, (1152 if dtype_name == "float32" else 576) // threads)
+    """Blocks that a multiprocessor's registers must suffice for: at 64 a thread, or 128 where a number takes two."""
+    return max(2, 1024 // threads) if dtype_name == "float32" else max(1, 512 // threads)
 
 
 @block_function
