@@ -17,7 +17,7 @@ from ...geometry import ceil_div, product, span
 from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import Operand, address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
-from ..device import MOST_BLOCKS, SIMULATED, launch, table
+from ..device import SIMULATED, launch, table
 from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
 from . import planes
@@ -34,7 +34,6 @@ REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (
 _BLOCK_BYTES = 32 * 1024       # of a complex block: it fits the shared memory that needs no asking
 _SIZES = (64, 256) if SIMULATED else (1024, 2048, 4096)        # points of a block
 _THREADS = 16 if SIMULATED else 256
-_MOST_GUARDS = 512             # blocks that start to see that nothing is asked of them
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -157,8 +156,7 @@ def _priced(p: ConvProblem, axes: list[_Axis], points: int, dense: list[int]) ->
     layout = BlockLayout(
         p.groups, p.C, p.K, parts(p), *(n.bit_length() - 1 for n in columns[0]), *columns[1], *columns[2], *columns[3],
         *grid, ride, *p.kernel,
-        *p.dilation, *p.stride, *dense, *p.reach, max(columns[0]).bit_length() - 1, *limits_of(real_dtype(p)),
-        x_blocks, out_blocks)
+        *p.dilation, *p.stride, *dense, *p.reach, max(columns[0]).bit_length() - 1, *limits_of(real_dtype(p)))
     moved = (2 * x_blocks + out_blocks * p.C * pieces) * 2 * points * real_dtype(p).itemsize
     return _Choice(layout, points, fused, kernel_blocks, x_blocks, out_blocks, float(flops), float(moved) * (not fused))
 
@@ -195,17 +193,14 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
     plane = _plane(problem) if prepared.planes else None
     arrays = operand(x), bias_vector(problem, bias), prepared.strange.memory(), operand(out)
-    asked, most = table((1,), "i4"), MOST_BLOCKS
-    if plane:
-        asked = planes.run(problem, plane, prepared.planes, x, out, *arrays)
-        most = _MOST_GUARDS
-    _run_blocks(problem, prepared, out, most, asked, *arrays)
+    asked = planes.run(problem, plane, prepared.planes, x, out, *arrays) if plane else table((1,), "i4")
+    _run_blocks(problem, prepared, out, asked, *arrays)
     mend(problem, prepared.ends, x, bias, out)
 
 
-def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, most: int, asked: Any, source: Operand,
+def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, asked: Any, source: Operand,
                 bias: tuple[Any, int], kernel_strange: Any, target: Operand) -> None:
-    """Fill the output block by block, if it is `asked` for, by at most so many blocks of threads."""
+    """Fill the output block by block, if it is `asked` for."""
     choice = _choose(problem)
     dtype = real_dtype(problem)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
@@ -218,9 +213,9 @@ def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, mos
             table((*maps.fill, 0), dtype.str))
     kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), kernel_strange, bias[0], target.flat)
     if choice.fused:
-        launch(block, min(choice.out_blocks, most), _THREADS, like.stream, *read, *kernels)
+        launch(block, choice.out_blocks, _THREADS, like.stream, *read, *kernels)
         return
     spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, like).memory()
     strange = empty((choice.x_blocks,), np.dtype("i4"), like).memory()
-    launch(forward, min(choice.x_blocks, most), _THREADS, like.stream, *read, spectra, strange)
-    launch(multiply, min(choice.out_blocks, most), _THREADS, like.stream, *read, spectra, strange, *kernels)
+    launch(forward, choice.x_blocks, _THREADS, like.stream, *read, spectra, strange)
+    launch(multiply, choice.out_blocks, _THREADS, like.stream, *read, spectra, strange, *kernels)

@@ -63,8 +63,6 @@ class BlockLayout(NamedTuple):
     loud: int                  # see `is_uneven`
     large: int
     small: int
-    x_blocks: int              # in all
-    out_blocks: int
     x_start: int = 0
     x_batch: int = 0
     x_channel: int = 0
@@ -268,23 +266,21 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         wide = layout.grid2 + layout.pieces2 - 1
         high = layout.grid1 + layout.pieces1 - 1
         deep = layout.grid0 + layout.pieces0 - 1
-        for unit in range(cuda.blockIdx.x, layout.x_blocks, cuda.gridDim.x):
-            cuda.syncthreads()
-            b2 = unit % wide
-            rest = unit // wide
-            b1 = rest % high
-            rest //= high
-            b0 = rest % deep
-            channel = rest // deep
-            total = layout.groups * layout.channels
-            base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
-            odd = gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads)
-            if thread == 0:
-                strange[unit] = 1 if odd else 0
-            transform_block(layout, re, im, points, turns, thread, threads)
-            for i in range(thread, points, threads):
-                spectra[unit * 2 * points + i] = re[i]
-                spectra[(unit * 2 + 1) * points + i] = im[i]
+        b2 = cuda.blockIdx.x % wide
+        rest = cuda.blockIdx.x // wide
+        b1 = rest % high
+        rest //= high
+        b0 = rest % deep
+        channel = rest // deep
+        total = layout.groups * layout.channels
+        base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
+        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads)
+        if thread == 0:
+            strange[cuda.blockIdx.x] = 1 if odd else 0
+        transform_block(layout, re, im, points, turns, thread, threads)
+        for i in range(thread, points, threads):
+            spectra[cuda.blockIdx.x * 2 * points + i] = re[i]
+            spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
     def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
@@ -302,50 +298,48 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         sum_re = cuda.local.array(PER_THREAD, dtype)
         sum_im = cuda.local.array(PER_THREAD, dtype)
         thread = cuda.threadIdx.x
-        for unit in range(cuda.blockIdx.x, layout.out_blocks, cuda.gridDim.x):
-            cuda.syncthreads()
-            b2 = unit % layout.grid2
-            rest = unit // layout.grid2
-            b1 = rest % layout.grid1
-            rest //= layout.grid1
-            b0 = rest % layout.grid0
-            rest //= layout.grid0
-            k = rest % (layout.groups * layout.out_channels)
-            n = rest // (layout.groups * layout.out_channels)
-            g = k // layout.out_channels
-            wide = layout.grid2 + layout.pieces2 - 1
-            high = layout.grid1 + layout.pieces1 - 1
-            deep = layout.grid0 + layout.pieces0 - 1
-            pieces = layout.pieces0 * layout.pieces1 * layout.pieces2
-            odd = kernel_strange[k]
+        b2 = cuda.blockIdx.x % layout.grid2
+        rest = cuda.blockIdx.x // layout.grid2
+        b1 = rest % layout.grid1
+        rest //= layout.grid1
+        b0 = rest % layout.grid0
+        rest //= layout.grid0
+        k = rest % (layout.groups * layout.out_channels)
+        n = rest // (layout.groups * layout.out_channels)
+        g = k // layout.out_channels
+        wide = layout.grid2 + layout.pieces2 - 1
+        high = layout.grid1 + layout.pieces1 - 1
+        deep = layout.grid0 + layout.pieces0 - 1
+        pieces = layout.pieces0 * layout.pieces1 * layout.pieces2
+        odd = kernel_strange[k]
+        for i in range(PER_THREAD):
+            sum_re[i] = 0
+            sum_im[i] = 0
+        for item in range(layout.channels * pieces):
+            c = item // pieces
+            piece = item % pieces
+            z2 = b2 + piece % layout.pieces2
+            z1 = b1 + piece // layout.pieces2 % layout.pieces1
+            z0 = b0 + piece // layout.pieces2 // layout.pieces1
+            z = (((n * layout.groups + g) * layout.channels + c) * deep + z0) * high * wide + z1 * wide + z2
+            odd += strange[z]
+            at = z * 2 * points + thread
+            at_k = (k * layout.channels * pieces + item) * 2 * points + thread
             for i in range(PER_THREAD):
-                sum_re[i] = 0
-                sum_im[i] = 0
-            for item in range(layout.channels * pieces):
-                c = item // pieces
-                piece = item % pieces
-                z2 = b2 + piece % layout.pieces2
-                z1 = b1 + piece // layout.pieces2 % layout.pieces1
-                z0 = b0 + piece // layout.pieces2 // layout.pieces1
-                z = (((n * layout.groups + g) * layout.channels + c) * deep + z0) * high * wide + z1 * wide + z2
-                odd += strange[z]
-                at = z * 2 * points + thread
-                at_k = (k * layout.channels * pieces + item) * 2 * points + thread
-                for i in range(PER_THREAD):
-                    zr, zi = spectra[at + i * threads], spectra[at + i * threads + points]
-                    wr, wi = kernels[at_k + i * threads], kernels[at_k + i * threads + points]
-                    sum_re[i] += zr * wr - zi * wi
-                    sum_im[i] += zr * wi + zi * wr
-            base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-            if odd:
-                sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
-                continue
-            for i in range(PER_THREAD):
-                re[thread + i * threads] = sum_re[i]
-                im[thread + i * threads] = sum_im[i]
-            transform_back(layout, re, im, points, turns, thread, threads)
-            scale = dtype(1) / dtype(points)
-            store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
+                zr, zi = spectra[at + i * threads], spectra[at + i * threads + points]
+                wr, wi = kernels[at_k + i * threads], kernels[at_k + i * threads + points]
+                sum_re[i] += zr * wr - zi * wi
+                sum_im[i] += zr * wi + zi * wr
+        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
+        if odd:
+            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
+            return
+        for i in range(PER_THREAD):
+            re[thread + i * threads] = sum_re[i]
+            im[thread + i * threads] = sum_im[i]
+        transform_back(layout, re, im, points, turns, thread, threads)
+        scale = dtype(1) / dtype(points)
+        store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
 
     @kernel
     def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
@@ -361,32 +355,30 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
         thread = cuda.threadIdx.x
-        for unit in range(cuda.blockIdx.x, layout.out_blocks, cuda.gridDim.x):
-            cuda.syncthreads()
-            b2 = unit % layout.grid2
-            rest = unit // layout.grid2
-            b1 = rest % layout.grid1
-            rest //= layout.grid1
-            b0 = rest % layout.grid0
-            rest //= layout.grid0
-            k = rest % (layout.groups * layout.out_channels)
-            n = rest // (layout.groups * layout.out_channels)
-            g = k // layout.out_channels
-            x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
-            base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-            odd = gather_block(layout, re, im, points, extremes, x, maps, fill, x_base, b0, b1, b2, thread, threads)
-            if odd or kernel_strange[k]:
-                sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
-                continue
-            transform_block(layout, re, im, points, turns, thread, threads)
-            at = k * 2 * points
-            for i in range(thread, points, threads):
-                zr, zi = re[i], im[i]
-                wr, wi = kernels[at + i], kernels[at + points + i]
-                re[i] = zr * wr - zi * wi
-                im[i] = zr * wi + zi * wr
-            transform_back(layout, re, im, points, turns, thread, threads)
-            scale = dtype(1) / dtype(points)
-            store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
+        b2 = cuda.blockIdx.x % layout.grid2
+        rest = cuda.blockIdx.x // layout.grid2
+        b1 = rest % layout.grid1
+        rest //= layout.grid1
+        b0 = rest % layout.grid0
+        rest //= layout.grid0
+        k = rest % (layout.groups * layout.out_channels)
+        n = rest // (layout.groups * layout.out_channels)
+        g = k // layout.out_channels
+        x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
+        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
+        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, x_base, b0, b1, b2, thread, threads)
+        if odd or kernel_strange[k]:
+            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
+            return
+        transform_block(layout, re, im, points, turns, thread, threads)
+        at = k * 2 * points
+        for i in range(thread, points, threads):
+            zr, zi = re[i], im[i]
+            wr, wi = kernels[at + i], kernels[at + points + i]
+            re[i] = zr * wr - zi * wi
+            im[i] = zr * wi + zi * wr
+        transform_back(layout, re, im, points, turns, thread, threads)
+        scale = dtype(1) / dtype(points)
+        store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
 
     return fft_weight_kernel, fft_forward_kernel, fft_product_kernel, fft_block_kernel
