@@ -118,7 +118,7 @@ def transform_back(layout, re, im, points, turns, thread, threads):
 
 
 @block_function
-def gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads):
+def gather_block(layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads):
     """Fill a block and its rider with padded input; whether a transform cannot hold it. Ends with a barrier."""
     strange = 0
     if thread == 0:
@@ -138,7 +138,8 @@ def gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, 
             strange = 1
     if cuda.syncthreads_or(strange):
         return True
-    return is_uneven(re, im, points, extremes, layout.loud, layout.large, layout.small, thread, threads)
+    row = max(1, (1 << layout.log2) * threads // points)
+    return is_uneven(re, im, points, extremes, peaks, row, layout.loud, layout.large, layout.small, thread, threads)
 
 
 @block_function
@@ -262,6 +263,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
+        peaks = cuda.shared.array(threads, numba.int32)
         thread = cuda.threadIdx.x
         wide = layout.grid2 + layout.pieces2 - 1
         high = layout.grid1 + layout.pieces1 - 1
@@ -274,7 +276,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         channel = rest // deep
         total = layout.groups * layout.channels
         base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
-        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads)
+        odd = gather_block(
+            layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads)
         if thread == 0:
             strange[cuda.blockIdx.x] = 1 if odd else 0
         transform_block(layout, re, im, points, turns, thread, threads)
@@ -354,6 +357,7 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
+        peaks = cuda.shared.array(threads, numba.int32)
         thread = cuda.threadIdx.x
         b2 = cuda.blockIdx.x % layout.grid2
         rest = cuda.blockIdx.x // layout.grid2
@@ -366,7 +370,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         g = k // layout.out_channels
         x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
         base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, x_base, b0, b1, b2, thread, threads)
+        odd = gather_block(
+            layout, re, im, points, extremes, peaks, x, maps, fill, x_base, b0, b1, b2, thread, threads)
         if odd or kernel_strange[k]:
             sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
             return

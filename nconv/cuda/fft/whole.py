@@ -133,8 +133,9 @@ def _watch(threads: int):
                 rest, c2 = divide(cell, layout.cells2)
                 channel, c1 = divide(rest, layout.cells1)
                 n, g = divide(channel, layout.groups)
-                at1 = int32(c1 * layout.cell1)
-                at2 = int32(c2 * layout.cell2 + lane)
+                # The last one is whole, too, where it can be.
+                at1 = int32(max(0, min(c1 * layout.cell1, layout.size1 - layout.cell1)))
+                at2 = int32(max(0, min(c2 * layout.cell2, layout.size2 - layout.cell2)) + lane)
                 base = layout.x_start + n * layout.x_batch + g * layout.x_channel
                 base += at1 * layout.x_step1 + at2 * layout.x_step2
                 peak = int32(0)
