@@ -39,6 +39,6 @@ else:
         from nconv.cuda import fft
 
         monkeypatch.setattr(fft.planes, "seconds", lambda *_: 0.0)
-        fft._plane.cache_clear()
+        fft._faster.cache_clear()
         yield fft
-        fft._plane.cache_clear()
+        fft._faster.cache_clear()

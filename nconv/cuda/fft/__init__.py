@@ -49,7 +49,7 @@ def why_not(problem: ConvProblem) -> str:
 
 def cost(problem: ConvProblem, machine) -> float:
     """That of the faster way."""
-    plane = _plane(problem)
+    plane = _faster(problem, machine)
     return planes.seconds(problem, plane, machine) if plane else _block_seconds(problem, machine)
 
 
@@ -74,11 +74,16 @@ def error(problem: ConvProblem) -> float:
     return max(1.0, 0.25 * float(np.log2(plane.points if plane else _choose(problem).points)))
 
 
-@lru_cache(maxsize=256)
 def _plane(problem: ConvProblem) -> planes.Plane | None:
-    """Whole transforms, where they are the faster way. Loud or strange input takes the other one all the same."""
-    plane, here = planes.choose(problem), machine("cuda")
-    return plane if plane and planes.seconds(problem, plane, here) < _block_seconds(problem, here) else None
+    """The planes whose whole axes are transformed, where there are some; input that is loud takes blocks all the same."""
+    return _faster(problem, machine("cuda"))
+
+
+@lru_cache(maxsize=256)
+def _faster(problem: ConvProblem, machine) -> planes.Plane | None:
+    """Planes, if they are faster than blocks."""
+    plane = planes.choose(problem)
+    return plane if plane and planes.seconds(problem, plane, machine) < _block_seconds(problem, machine) else None
 
 
 class _Choice(NamedTuple):
