@@ -44,6 +44,11 @@ def _square(n: int, window: int, C: int = 1, K: int = 1, dtype: str = "f4", **op
                        padding=((window // 2, window // 2),) * 2, dtype=np.dtype(dtype), **options)
 
 
+def _volume(n: int, window: int, **options: Any) -> ConvProblem:
+    return ConvProblem(N=1, groups=1, C=1, K=1, size=(n,) * 3, kernel=(window,) * 3, stride=(1,) * 3, dilation=(1,) * 3,
+                       padding=((window // 2, window // 2),) * 3, dtype=np.dtype("f4"), **options)
+
+
 PROBES = {"cpu": (
     Probe("call", "direct", _signal(64, 3)),
     Probe("work", "small", _signal(8_000, 31)),
@@ -61,7 +66,7 @@ PROBES = {"cpu": (
     Probe("efficiency.im2col", "im2col", _square(224, 3, 128, 128, device="cuda")),
     Probe("efficiency.im2col_tf32", "im2col", _square(224, 3, 256, 256, device="cuda", tf32=True)),
     Probe("efficiency.im2col_half", "im2col", _square(224, 3, 256, 256, "f2", device="cuda")),
-    Probe("efficiency.fft", "fft", _signal(1 << 24, 501, device="cuda")),
+    Probe("efficiency.fft", "fft", _volume(192, 7, device="cuda")),
 )}
 """In the order in which the rates are found; the bandwidth is a plain copy's.
 

@@ -9,7 +9,7 @@ import nconv
 
 ROOT = Path(nconv.__file__).parent
 FLOORS = (                                   # from the ground up; a name with a slash is a folder, one room
-    {"geometry", "errors", "store"},
+    {"geometry", "errors", "store", "butterfly"},
     {"boundary", "factors"},
     {"problem"},
     {"machine", "phases", "threads"},

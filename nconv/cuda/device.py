@@ -27,6 +27,12 @@ SHARED_LIMIT = 48 * 1024
 """Bytes of shared memory that a block of every GPU may hold without asking."""
 
 
+@cache
+def shared_limit() -> int:
+    """Bytes of shared memory that a block of this GPU may hold if it asks."""
+    return 1 << 20 if SIMULATED else int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+
+
 LANES = 4 if SIMULATED else 32
 """Threads that a kernel lets run side by side along the memory; few in the simulator: there each is one of Python's."""
 
@@ -138,7 +144,20 @@ def _configure(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: i
     """A launch without its arguments. Numba warns of few blocks: here the problem is small, and no one's choice."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Grid size")
-        return kernel[blocks, threads, stream_of(stream), shared]
+        configured = kernel[blocks, threads, stream_of(stream), shared]
+    if shared > SHARED_LIMIT and not SIMULATED:
+        configured.pre_launch_callbacks.append(_ask_for_shared)
+    return configured
+
+
+def _ask_for_shared(compiled: Any, configured: Any) -> None:
+    """Let a kernel have more shared memory than it may without asking; at each launch, as Numba says no other time."""
+    from numba.cuda.cudadrv.driver import binding, driver
+
+    function = compiled._codelibrary.get_cufunc()
+    driver.cuKernelSetAttribute(binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                configured.sharedmem, function.handle, function.device.id)
+    function.set_shared_memory_carveout(100)
 
 
 # In the simulator a kernel holds its last configuration itself.

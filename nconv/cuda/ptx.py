@@ -7,12 +7,14 @@ does with a negative one (a comparison and a choice at every access), some of 12
 from __future__ import annotations
 
 import operator
+from functools import cache
 
 import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["half_product", "load", "load_where", "pair", "round_tf32", "store", "tf32_product", "vload4", "vstore4"]
+__all__ = ["fields", "half_product", "load", "load_where", "magnitude", "pair", "round_tf32", "store", "tf32_product",
+           "vload4", "vstore4"]
 
 
 if SIMULATED or cuda is None:
@@ -82,6 +84,21 @@ if SIMULATED or cuda is None:
     def pair(low, high):
         """Two numbers of 16 bits as one word of 32."""
         return np.uint32(int(low) | int(high) << 16)
+
+    @block_function
+    def magnitude(value):
+        """The leading 32 bits of a float without its sign: a whole number that grows with it, NaN above all others."""
+        bits = int(value.view(f"i{value.itemsize}")) >> 8 * value.itemsize - 32
+        return np.int32(bits & 0x7FFFFFFF)
+
+    @cache
+    def fields(kind):
+        """A function that reads a named tuple of whole numbers, of the given kind, from an array of them.
+
+        As an argument of a kernel each number of a tuple would be converted at each launch, which takes Numba longer
+        than most kernels run.
+        """
+        return block_function(lambda table: kind(*(int(number) for number in table)))
 
 else:
     from llvmlite import ir
@@ -208,6 +225,37 @@ else:
         at_b += lane % 4 * pitch_b + lane // 4
         return _mma_half(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
                          load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
+
+    @intrinsic
+    def magnitude(typingctx, value):
+        def generate(context, builder, signature, args):
+            width = signature.args[0].bitwidth
+            bits = builder.bitcast(args[0], ir.IntType(width))
+            if width > 32:
+                bits = builder.trunc(builder.lshr(bits, ir.Constant(bits.type, width - 32)), ir.IntType(32))
+            return builder.and_(bits, ir.Constant(bits.type, 0x7FFFFFFF))
+
+        return types.int32(value), generate
+
+    @cache
+    def fields(kind):
+        count = len(kind._fields)
+
+        @intrinsic
+        def fields(typingctx, table):
+            signature = types.NamedUniTuple(table.dtype, count, kind)(table)
+
+            def generate(context, builder, signature, args):
+                data = context.make_array(signature.args[0])(context, builder, args[0]).data
+                values = []
+                for i in range(count):
+                    values.append(builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), i)])))
+                    values[-1].set_metadata("invariant.load", builder.module.add_metadata([]))
+                return context.make_tuple(builder, signature.return_type, values)
+
+            return signature, generate
+
+        return fields
 
     @block_function
     def pair(low, high):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from numba import from_dtype, int64, types
 
 from . import copies, direct, elements, ends, gaps, im2col, learning
-from .fft import blocks
+from .fft import blocks, passes, planes, whole
 from .proof import Specimen
 
 REAL = ("float32", "float64", "int32", "int64")
@@ -118,17 +118,17 @@ def specimens() -> Iterator[Specimen]:
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)
-        layout = _layout(blocks.BlockLayout)
-        read = (layout, array, array, table, array)
+        read = (table, whole, array, array, table, array)
         write = (array, array, whole, array, array)
-        for kernel, kinds in zip(kernels, ((layout, array, array, array, whole), (*read, array, whole),
+        for kernel, kinds in zip(kernels, ((table, array, array, array, whole), (*read, array, whole),
                                            (*read, array, whole, *write), (*read, *write)), strict=True):
             yield Specimen(f"{kernel.py_func.__name__} {dtype} {points}", kernel, kinds)
     multiply, block = blocks.fft_kernels("float32", 4096, 256)[2:]
-    read = (_layout(blocks.BlockLayout), single, single, table, single)
+    read = (table, _array("int32"), single, single, table, single)
     write = (single, single, _array("int32"), single, half)
     yield Specimen("fft_product_kernel float16 out", multiply, (*read, single, _array("int32"), *write))
     yield Specimen("fft_block_kernel float16 out", block, (*read, *write))
+    yield from _of_planes()
     yield from _of_layers()
     for dtype in ("float32", "float64", "complex64", "complex128"):
         number, array = from_dtype_name(dtype), _array(dtype)
@@ -139,6 +139,34 @@ def specimens() -> Iterator[Specimen]:
         yield Specimen(f"gaps_mean_kernel {dtype}", gaps.gaps_mean_kernel(dtype),
                        (table, table, array, array, array, _array(real), array, array, int64, int64, size, number, size,
                         number, array))
+
+
+def _of_planes() -> Iterator[Specimen]:
+    """Those of transforms of whole axes: a length with butterflies of 16 points, and one of 12, 10 and 9."""
+    table, narrow = _array("int64"), _array("int32")
+    for dtype, length in (("float32", 1152), ("float32", 1080), ("float64", 1152)):
+        array, item = _array(dtype), 4 if dtype == "float32" else 8
+        tile = 32 // item
+        threads = planes.threads_of(length, tile)
+        shared = passes.line_of(length, tile, True, threads).size * 2 * item
+        for signal in (False, True):
+            label = f"{dtype} {length}{' signal' if signal else ''}"
+            yield Specimen(f"whole_columns_kernel {label}",
+                           whole.columns_kernel(dtype, length, signal, tile, threads),
+                           (table, *(array,) * 4, narrow, array, array), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
+            for out in ("float16", "float32") if dtype == "float32" and length == 1152 else (dtype,):
+                yield Specimen(f"whole_back_kernel {label}{', float16 out' if out == 'float16' else ''}",
+                               whole.back_kernel(dtype, length, signal, tile, threads),
+                               (table, *(array,) * 5, *(narrow,) * 3, _array(out)), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
+        threads = planes.threads_of(length, 1)
+        shared = passes.line_of(length, 1, False, threads).size * 2 * item
+        for multiplied in (True, False):
+            yield Specimen(f"whole_rows_kernel {dtype} {length}{'' if multiplied else ' window'}",
+                           whole.rows_kernel(dtype, length, 1, threads, multiplied),
+                           (table, *(array,) * 4, narrow, array), threads=threads,
+                           blocks=whole.resident(dtype, threads), shared=shared)
 
 
 def _of_layers() -> Iterator[Specimen]:

@@ -15,6 +15,7 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 else:
     import numba
     import numpy as np
+    import pytest
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
     _one_at_a_time, _array = threading.Lock(), FakeCUDAShared.array
@@ -31,3 +32,13 @@ else:
             return self._allocations[line]
 
     FakeCUDAShared.array = _shared_array
+
+    @pytest.fixture
+    def whole_axes(monkeypatch):
+        """Transforms of whole axes wherever they can be."""
+        from nconv.cuda import fft
+
+        monkeypatch.setattr(fft.planes, "seconds", lambda *_: 0.0)
+        fft._faster.cache_clear()
+        yield fft
+        fft._faster.cache_clear()

@@ -99,6 +99,22 @@ def test_direct_kernels_agree(case, setting, monkeypatch):
         cached.cache_clear()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("case", ["signal-filled", "image-depthwise", "outer_image-stride"])
+def test_whole_axes_in_every_type(case, dtype, whole_axes):
+    problem = CASES[case].replace(dtype=np.dtype(dtype), device="cuda")
+    assert fft._plane(problem)
+    check("fft", problem)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.split("-")[0] in ("signal", "image")] + [
+    "long_signal-plain", "wide_window-plain", "one_element-plain"])
+def test_whole_axes(case, whole_axes):
+    problem = CASES[case].replace(device="cuda")
+    assert fft._plane(problem)
+    check("fft", problem)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 56, 4095, 4096, 4097, (1 << 30) + 1, (1 << 31) - 1])
 def test_division_by_multiplication_is_exact(n):
     factor, shift = direct._divisor(n)

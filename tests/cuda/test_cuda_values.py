@@ -32,6 +32,31 @@ def test_products_stay_in_the_types_range(name, loud, quiet):
     np.testing.assert_allclose(out, reference.convolution(problem, x, weight), rtol=1e-4, atol=1e-5 * largest)
 
 
+@pytest.mark.parametrize("what", ["even", "loud", "infinite", "infinite tap", "quiet"])
+@pytest.mark.parametrize("case", ["long_signal-plain", "image-depthwise"])
+def test_transforms_of_whole_axes_leave_what_they_cannot_hold(case, what, whole_axes, monkeypatch):
+    """To transforms of blocks, as the kernels see for themselves: on each run both are there."""
+    problem = CASES[case].replace(dtype=np.dtype("f8"), device="cuda")
+    x, weight, _ = operands(problem)
+    middle = (0, 0, *(n // 2 for n in problem.size))
+    if what == "loud":
+        x[middle] = 1e13
+    elif what == "infinite":
+        x[middle] = -np.inf
+    elif what == "infinite tap":
+        weight[(0,) * weight.ndim] = np.inf
+    elif what == "quiet":
+        x = x * 1e-270
+    asked = []
+    run = whole_axes.planes.run
+    monkeypatch.setattr(whole_axes.planes, "run", lambda *args: asked.append(run(*args)) or asked[-1])
+    with np.errstate(invalid="ignore"):
+        out = engine.run_algorithm(ALGORITHMS["fft"], problem, x, weight)
+        expected = reference.convolution(problem, x, weight)
+    assert asked[0][0] == (what != "even")
+    np.testing.assert_allclose(out, expected, rtol=1e-8, atol=1e-12 * np.abs(x[np.abs(x) < 1e6]).max())
+
+
 def same(result, expected):
     result = result.copy_to_host()
     for part in (np.isnan, np.isposinf, np.isneginf):

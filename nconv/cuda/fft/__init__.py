@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product as every
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...geometry import ceil_div, product, span
+from ...machine import machine
 from ...problem import ConvProblem
-from ..arrays import address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
+from ..arrays import Operand, address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
 from ..device import SIMULATED, launch, table
 from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
+from . import planes
 from .blocks import BlockLayout, fft_kernels
 from .loudness import limits_of
 from .transforms import twiddles
@@ -46,6 +48,12 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def cost(problem: ConvProblem, machine) -> float:
+    """That of the faster way."""
+    plane = _faster(problem, machine)
+    return planes.seconds(problem, plane, machine) if plane else _block_seconds(problem, machine)
+
+
+def _block_seconds(problem: ConvProblem, machine) -> float:
     """Transforms and products, or the traffic of spectra where that takes longer."""
     choice = _choose(problem)
     traffic = choice.moved + (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
@@ -55,13 +63,27 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """Spectra of the window and, unless one kernel does all, of the input."""
-    choice = _choose(problem)
-    return (choice.kernel_blocks + choice.x_blocks) * 2 * choice.points * real_dtype(problem).itemsize
+    choice, plane, itemsize = _choose(problem), _plane(problem), real_dtype(problem).itemsize
+    blocks = (choice.kernel_blocks + choice.x_blocks) * 2 * choice.points * itemsize
+    return blocks + (planes.workspace(plane, itemsize) if plane else 0)
 
 
 def error(problem: ConvProblem) -> float:
     """Roundings grow with the logarithm of the block, over those of one window's sum."""
-    return max(1.0, 0.25 * float(np.log2(_choose(problem).points)))
+    plane = _plane(problem)
+    return max(1.0, 0.25 * float(np.log2(plane.points if plane else _choose(problem).points)))
+
+
+def _plane(problem: ConvProblem) -> planes.Plane | None:
+    """The planes whose whole axes are transformed, where there are some; input that is loud takes blocks all the same."""
+    return _faster(problem, machine("cuda"))
+
+
+@lru_cache(maxsize=256)
+def _faster(problem: ConvProblem, machine) -> planes.Plane | None:
+    """Planes, if they are faster than blocks."""
+    plane = planes.choose(problem)
+    return plane if plane and planes.seconds(problem, plane, machine) < _block_seconds(problem, machine) else None
 
 
 class _Choice(NamedTuple):
@@ -148,6 +170,7 @@ class Prepared(NamedTuple):
     """The window's spectra, which filters need sums by the definition, the raw weight for these; see `ends`."""
 
     spectra: DeviceArray
+    planes: DeviceArray | None  # that of `whole`
     strange: DeviceArray       # int32, one an output channel
     weight: DeviceArray
     ends: Ends | None
@@ -162,33 +185,42 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     strange = empty((problem.groups * problem.K,), np.dtype("i4"), raw)
     strange[()] = 0
     launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
-           choice.layout, twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype), spectra.memory(),
-           strange.memory())
-    return Prepared(spectra, strange, raw, watch(problem, raw, own=True))
+           table(tuple(choice.layout)), twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype),
+           spectra.memory(), strange.memory())
+    plane = _plane(problem)
+    whole = planes.prepare(problem, plane, raw) if plane else None
+    return Prepared(spectra, whole, strange, raw, watch(problem, raw, own=True))
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
     """Fill `out`; see `registry` for the shapes."""
-    choice = _choose(problem)
-    dtype = real_dtype(problem)
     follow(out.stream, prepared.spectra, x, bias)
     x = x if x.dtype == problem.engine else convert(x, problem.engine)          # float16: a block is float32
-    source, target = operand(x), operand(out)
+    plane = _plane(problem) if prepared.planes else None
+    arrays = operand(x), bias_vector(problem, bias), prepared.strange.memory(), operand(out)
+    asked = planes.run(problem, plane, prepared.planes, x, out, *arrays) if plane else table((1,), "i4")
+    _run_blocks(problem, prepared, out, asked, *arrays)
+    mend(problem, prepared.ends, x, bias, out)
+
+
+def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, asked: Any, source: Operand,
+                bias: tuple[Any, int], kernel_strange: Any, target: Operand) -> None:
+    """Fill the output block by block, if it is `asked` for."""
+    choice = _choose(problem)
+    dtype = real_dtype(problem)
     maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
-    biases, bias_size = bias_vector(problem, bias)
     layout = choice.layout._replace(
         x_start=source.start, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
         out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
-        **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias_size)
+        **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias[1])
     _, forward, multiply, block = fft_kernels(dtype.name, choice.points, _THREADS)
-    read = (layout, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index, table((*maps.fill, 0), dtype.str))
-    kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), prepared.strange.memory(), biases, target.flat)
+    read = (table(tuple(layout)), asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index,
+            table((*maps.fill, 0), dtype.str))
+    kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), kernel_strange, bias[0], target.flat)
     if choice.fused:
-        launch(block, choice.out_blocks, _THREADS, out.stream, *read, *kernels)
-        mend(problem, prepared.ends, x, bias, out)
+        launch(block, choice.out_blocks, _THREADS, like.stream, *read, *kernels)
         return
-    spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, out)
-    strange = empty((choice.x_blocks,), np.dtype("i4"), out)
-    launch(forward, choice.x_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory())
-    launch(multiply, choice.out_blocks, _THREADS, out.stream, *read, spectra.memory(), strange.memory(), *kernels)
-    mend(problem, prepared.ends, x, bias, out)
+    spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, like).memory()
+    strange = empty((choice.x_blocks,), np.dtype("i4"), like).memory()
+    launch(forward, choice.x_blocks, _THREADS, like.stream, *read, spectra, strange)
+    launch(multiply, choice.out_blocks, _THREADS, like.stream, *read, spectra, strange, *kernels)

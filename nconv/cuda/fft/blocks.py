@@ -14,6 +14,7 @@ import numpy as np
 
 from ..arrays import OUTSIDE
 from ..device import block_function, cuda, kernel
+from ..ptx import fields
 from .loudness import is_uneven, limits_of, reset
 from .transforms import backward, forward
 
@@ -76,6 +77,9 @@ class BlockLayout(NamedTuple):
     bias_size: int = 0
 
 
+layout_of = fields(BlockLayout)
+
+
 @block_function
 def locate(layout, x, maps, fill, part, base, u0, u1, u2):
     """The padded input at a position; 0, which stands last in `fill`, behind all that any output sees."""
@@ -114,7 +118,7 @@ def transform_back(layout, re, im, points, turns, thread, threads):
 
 
 @block_function
-def gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads):
+def gather_block(layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads):
     """Fill a block and its rider with padded input; whether a transform cannot hold it. Ends with a barrier."""
     strange = 0
     if thread == 0:
@@ -134,7 +138,8 @@ def gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, 
             strange = 1
     if cuda.syncthreads_or(strange):
         return True
-    return is_uneven(re, im, points, extremes, layout.loud, layout.large, layout.small, thread, threads)
+    row = max(1, (1 << layout.log2) * threads // points)
+    return is_uneven(re, im, points, extremes, peaks, row, layout.loud, layout.large, layout.small, thread, threads)
 
 
 @block_function
@@ -198,13 +203,14 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
     LARGE = dtype(2.0 ** limits_of(np.dtype(dtype_name)).large)
 
     @kernel
-    def fft_weight_kernel(layout, turns, weight, spectra, strange):
+    def fft_weight_kernel(table, turns, weight, spectra, strange):
         """Spectra of the window's parts, reversed in time: a correlation becomes a product.
 
         Shapes: weight (groups K, C, window, parts), spectra [groups K, C, pieces, 2, points], strange [groups K].
         Parallel over (groups K, C, pieces). Race-free because a block writes its own spectrum, and all write the same
         into `strange`.
         """
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         thread = cuda.threadIdx.x
@@ -245,15 +251,19 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_forward_kernel(layout, turns, x, maps, fill, spectra, strange):
+    def fft_forward_kernel(table, asked, turns, x, maps, fill, spectra, strange):
         """Spectra of the input's blocks.
 
         Shapes: spectra [N, groups C, blocks, 2, points], strange [N, groups C, blocks]. Parallel over
         (N, groups C, blocks). Race-free because a block writes its own spectrum and mark.
         """
+        if asked[0] == 0:
+            return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
+        peaks = cuda.shared.array(threads, numba.int32)
         thread = cuda.threadIdx.x
         wide = layout.grid2 + layout.pieces2 - 1
         high = layout.grid1 + layout.pieces1 - 1
@@ -266,7 +276,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         channel = rest // deep
         total = layout.groups * layout.channels
         base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
-        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, base, b0, b1, b2, thread, threads)
+        odd = gather_block(
+            layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads)
         if thread == 0:
             strange[cuda.blockIdx.x] = 1 if odd else 0
         transform_block(layout, re, im, points, turns, thread, threads)
@@ -275,12 +286,16 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
             spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
 
     @kernel
-    def fft_product_kernel(layout, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias, out):
+    def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
+                           out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
 
         Shapes: as the two kernels before; out (N, groups K, *out) by strides. Parallel over (N, groups K, blocks).
         Race-free because each output is one block's.
         """
+        if asked[0] == 0:
+            return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         sum_re = cuda.local.array(PER_THREAD, dtype)
@@ -330,15 +345,19 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
 
     @kernel
-    def fft_block_kernel(layout, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
+    def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
         Shapes: as the kernels before. Parallel over (N, groups K, blocks). Race-free because each output is one
         block's.
         """
+        if asked[0] == 0:
+            return
+        layout = layout_of(table)
         re = cuda.shared.array(points, dtype)
         im = cuda.shared.array(points, dtype)
         extremes = cuda.shared.array(3, numba.int32)
+        peaks = cuda.shared.array(threads, numba.int32)
         thread = cuda.threadIdx.x
         b2 = cuda.blockIdx.x % layout.grid2
         rest = cuda.blockIdx.x // layout.grid2
@@ -351,7 +370,8 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         g = k // layout.out_channels
         x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
         base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        odd = gather_block(layout, re, im, points, extremes, x, maps, fill, x_base, b0, b1, b2, thread, threads)
+        odd = gather_block(
+            layout, re, im, points, extremes, peaks, x, maps, fill, x_base, b0, b1, b2, thread, threads)
         if odd or kernel_strange[k]:
             sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
             return

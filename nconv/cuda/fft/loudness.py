@@ -28,34 +28,42 @@ def limits_of(dtype: np.dtype) -> Limits:
     return Limits(10, 40, -80) if dtype == np.float32 else Limits(25, 400, -800)
 
 
+SILENT = -(1 << 20)
+
+
 @block_function
 def reset(extremes):
     """Begin with no cell seen: [largest exponent, least exponent, loud samples]. By one thread, before a barrier."""
-    extremes[0] = -(1 << 20)
-    extremes[1] = 1 << 20
+    extremes[0] = SILENT
+    extremes[1] = -SILENT
     extremes[2] = 0
 
 
 @block_function
-def is_uneven(re, im, points, extremes, loud, large, small, thread, threads):
+def is_uneven(re, im, points, extremes, peaks, row, loud, large, small, thread, threads):
     """Whether a block, or its rider, must be summed by the definition; the same for all threads, with barriers.
 
-    A cell is the samples of one thread, side by side; silent ones do not count. Where more than an eighth is loud there
-    is no quiet part to protect, only a slope.
+    A cell is the samples of four threads: side by side along the last axis, of which a line has `row` threads, one
+    below the other; silent ones do not count. A cell of fewer samples, such as one at an edge whose other samples are
+    padding, would be quiet by chance too often. Where more than an eighth is loud there is no quiet part to protect,
+    only a slope.
     """
     cell = points // threads
     first = thread * cell
     skew = first >> 5                          # so that the lanes of a warp read 32 banks
+    row = min(row, threads // 4)
     for part in range(2):
         peak = abs(re[first]) if part == 0 else abs(im[first])
         for i in range(cell):
             at = first + ((i + skew) & (cell - 1))
             peak = max(peak, abs(re[at]) if part == 0 else abs(im[at]))
-        if peak > 0:
-            exponent = int32(math.floor(math.log2(peak)))
+        peaks[thread] = int32(math.floor(math.log2(peak))) if peak > 0 else int32(SILENT)
+        cuda.syncthreads()
+        exponent = max(max(peaks[thread], peaks[thread ^ row]), max(peaks[thread ^ 2 * row], peaks[thread ^ 3 * row]))
+        if exponent > SILENT:
             cuda.atomic.max(extremes, 0, exponent)
             cuda.atomic.min(extremes, 1, exponent)
-    cuda.syncthreads()
+        cuda.syncthreads()
     largest, quiet = extremes[0], extremes[1]
     if largest - quiet > loud:
         threshold = 2.0 ** (quiet + loud + 1)
