@@ -178,8 +178,9 @@ class Gpu(_Rated):
     bandwidth: float = 3.0e12      # bytes/s of its memory
     launch: float = 6e-6           # seconds from one kernel's start to the next one's
     tensor_cores: bool = True      # that multiply TF32 and float16: from compute capability 8.0 on
+    warp_groups: bool = False      # of four warps that multiply together: compute capability 9.0 alone
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "direct": 0.03, "direct_tile": 0.3, "im2col": 0.6, "im2col_tf32": 0.3, "im2col_half": 0.2, "fft": 0.026},
+        "direct": 0.03, "direct_tile": 0.3, "im2col": 0.63, "im2col_tf32": 0.52, "im2col_half": 0.5, "fft": 0.026},
         hash=False)
 
     def flops(self, dtype: np.dtype, tensor: str = "") -> float:
@@ -210,7 +211,8 @@ def family(device: str = "cpu") -> Any:
         gpu = cuda.get_current_device()
         name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
         return Gpu(name, processors=int(gpu.MULTIPROCESSOR_COUNT), clock=1e3 * gpu.CLOCK_RATE,
-                   tensor_cores=tuple(gpu.compute_capability) >= (8, 0))
+                   tensor_cores=tuple(gpu.compute_capability) >= (8, 0),
+                   warp_groups=tuple(gpu.compute_capability) == (9, 0))
     except Exception:                              # no driver, or a simulated device: the data sheet must do
         return Gpu()
 

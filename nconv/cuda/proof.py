@@ -24,7 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-CAPABILITIES = ((8, 0), (9, 0))
+CAPABILITIES = ((8, 0, ""), (9, 0, "a"))      # as Numba compiles for them: from 9.0 on with what that GPU alone has
 REGISTERS = 65536                     # of a multiprocessor
 STATIC_SHARED, ASKED_SHARED = 48 * 1024, 99 * 1024    # bytes of a block; on every GPU from 8.0 on, if it asks
 
@@ -42,6 +42,7 @@ class Specimen:
     fma: int = 0                      # fused multiplications that the inner loop is unrolled to, at least
     wide_loads: int = 0               # 128-bit loads, at least
     tensor: int = 0                   # tensor-core instructions, at least
+    capabilities: tuple = CAPABILITIES    # that the kernel is for
 
 
 def ptxas() -> str:
@@ -55,7 +56,7 @@ def ptxas() -> str:
     raise FileNotFoundError("ptxas was not found; pip install nvidia-cuda-nvcc")
 
 
-def examine(specimen: Specimen, capability: tuple[int, int], assembler: str) -> dict[str, int]:
+def examine(specimen: Specimen, capability: tuple[int, int, str], assembler: str) -> dict[str, int]:
     """Compile, assemble, count."""
     from numba import cuda
     from numba.cuda import dispatcher
@@ -72,7 +73,7 @@ def examine(specimen: Specimen, capability: tuple[int, int], assembler: str) -> 
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
         said = subprocess.run(
-            [assembler, "-v", f"-arch=sm_{capability[0]}{capability[1]}", str(source), "-o", str(source) + ".cubin"],
+            [assembler, "-v", "-arch=sm_{}{}{}".format(*capability), str(source), "-o", str(source) + ".cubin"],
             capture_output=True, text=True, check=False)
     if said.returncode:
         raise RuntimeError(f"ptxas refuses {specimen.name}: {said.stderr.strip()[:500]}")
@@ -87,7 +88,7 @@ def examine(specimen: Specimen, capability: tuple[int, int], assembler: str) -> 
         "stack": number(r"(\d+) bytes stack frame"),
         "fma": len(re.findall(r"\bfma\.rn", ptx)),
         "wide_loads": len(re.findall(r"\bld\.\w+(?:\.nc)?\.v4\.[fbu]32|\bld\.\w+(?:\.nc)?\.v2\.[fbu]64", ptx)),
-        "tensor": len(re.findall(r"\bmma\.sync", ptx)),
+        "tensor": len(re.findall(r"\bmma\.sync|\bwgmma\.mma_async", ptx)),
     }
 
 
@@ -107,7 +108,7 @@ def faults(specimen: Specimen, found: dict[str, int]) -> list[str]:
     ) if wrong]
 
 
-def line(index: int, capability: tuple[int, int]) -> tuple[bool, str]:
+def line(index: int, capability: tuple[int, int, str]) -> tuple[bool, str]:
     """(whether all is well, the table's line) of one specimen; runs in a process of its own."""
     from .specimens import specimens
 
@@ -157,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rst", help="also write the table as a page of the documentation")
     options = parser.parse_args(arguments)
     chosen = [(i, capability) for i, s in enumerate(specimens()) for capability in CAPABILITIES
-              if not options.words or any(word in s.name for word in options.words)]
+              if capability in s.capabilities and (not options.words or any(word in s.name for word in options.words))]
     ptxas()                                            # its absence is one error, not one a kernel
     table = [f"{'kernel':<44}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note"]
     print(table[0])

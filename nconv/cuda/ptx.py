@@ -6,15 +6,13 @@ does with a negative one (a comparison and a choice at every access), some of 12
 
 from __future__ import annotations
 
-import operator
 from functools import cache
 
 import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["fields", "half_product", "load", "load_where", "magnitude", "pair", "round_tf32", "store", "tf32_product",
-           "vload4", "vstore4"]
+__all__ = ["fields", "load", "load_where", "magnitude", "pair", "store", "vload4", "vstore"]
 
 
 if SIMULATED or cuda is None:
@@ -25,10 +23,10 @@ if SIMULATED or cuda is None:
         return array[at], array[at + 1], array[at + 2], array[at + 3]
 
     @block_function
-    def vstore4(array, at, values):
-        """Write four neighbours, the first at a multiple of four."""
-        for i in range(4):
-            array[at + i] = values[i]
+    def vstore(array, at, values):
+        """Write two or four neighbours, the first at a multiple of their number."""
+        for i, value in enumerate(values):
+            array[at + i] = value
 
     @block_function
     def load(array, at):
@@ -41,44 +39,9 @@ if SIMULATED or cuda is None:
         array[at] = value
 
     @block_function
-    def load_where(array, at, inside, harmless):
-        """array[at] where `inside`, else any number: then `harmless`, not shorter, is read, and there is no branch."""
-        return array[at] if inside else harmless[0]
-
-    @block_function
-    def round_tf32(value):
-        """A float32 rounded to the eleven bits that tensor cores read."""
-        value = np.float32(value)
-        return np.uint32((int(value.view(np.uint32)) + 0x1000) & 0xFFFFE000).view(np.float32) if np.isfinite(
-            value) else value
-
-    def _halves(word):
-        """The two float16 of a word as float32, in which their products are exact."""
-        return np.array([word], np.uint32).view(np.float16).astype(np.float32)
-
-    def _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, multiply):
-        row, column = lane // 4, lane % 4 * 2
-        result = list(sums)
-        for tap in range(8):
-            for i in range(4):
-                result[i] += multiply(a[at_a + tap * pitch_a + row + i // 2 * 8],
-                                      b[at_b + tap * pitch_b + column + i % 2])
-        return tuple(np.float32(v) for v in result)
-
-    @block_function
-    def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        """[16 x 8] [8 x 8] on the tensor cores of a warp, in TF32: a lane's four of the 128 sums. Both are rounded.
-
-        Element (row, tap) of the first factor is a[at_a + tap pitch_a + row], (tap, column) of the second
-        b[at_b + tap pitch_b + column]. The lane's sums are those of rows lane / 4 and 8 below, columns 2 (lane % 4) and
-        the next: (row, column), (row, next), (below, column), (below, next).
-        """
-        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, operator.mul)
-
-    @block_function
-    def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        """[16 x 16] [16 x 8] in float16 with float32 sums: as `tf32_product`, two taps in each word of 32 bits."""
-        return _summed(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums, lambda v, w: (_halves(v) * _halves(w)).sum())
+    def load_where(array, at, inside, other, which):
+        """array[at] where `inside`, else other[which] as the bits of the first one's type, without a branch."""
+        return array[at] if inside else other[which]
 
     @block_function
     def pair(low, high):
@@ -105,11 +68,11 @@ else:
     from numba import types, uint32
     from numba.cuda.extending import intrinsic
 
-    def _vector_pointer(context, builder, array_type, array, index):
-        """Pointer to four elements, and their type."""
+    def _vector_pointer(context, builder, array_type, array, index, count=4):
+        """Pointer to so many elements, and their type."""
         element = context.get_data_type(array_type.dtype)
         data = context.make_array(array_type)(context, builder, array).data
-        vector = ir.VectorType(element, 4)
+        vector = ir.VectorType(element, count)
         address = builder.gep(data, [index])
         return builder.bitcast(address, ir.PointerType(vector, data.type.addrspace)), vector
 
@@ -126,17 +89,17 @@ else:
         return signature, generate
 
     @intrinsic
-    def vstore4(typingctx, array, at, values):
+    def vstore(typingctx, array, at, values):
         signature = types.void(array, at, values)
 
         def generate(context, builder, signature, args):
-            pointer, kind = _vector_pointer(context, builder, signature.args[0], *args[:2])
+            count, of, to = len(signature.args[2]), signature.args[2].dtype, signature.args[0].dtype
+            pointer, kind = _vector_pointer(context, builder, signature.args[0], *args[:2], count)
             vector = ir.Constant(kind, ir.Undefined)
-            of = signature.args[2].dtype
-            for i in range(4):
-                value = context.cast(builder, builder.extract_value(args[2], i), of, signature.args[0].dtype)
+            for i in range(count):
+                value = context.cast(builder, builder.extract_value(args[2], i), of, to)
                 vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), i))
-            builder.store(vector, pointer, align=min(16, 4 * signature.args[0].dtype.bitwidth // 8))
+            builder.store(vector, pointer, align=min(16, count * to.bitwidth // 8))
             return context.get_dummy_value()
 
         return signature, generate
@@ -165,66 +128,18 @@ else:
         return signature, generate
 
     @intrinsic
-    def load_where(typingctx, array, at, inside, harmless):
-        signature = array.dtype(array, at, inside, harmless)
+    def load_where(typingctx, array, at, inside, other, which):
+        signature = array.dtype(array, at, inside, other, which)
 
         def generate(context, builder, signature, args):
-            def data(i):
-                return context.make_array(signature.args[i])(context, builder, args[i]).data
+            def address(i):
+                return builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]])
 
-            there = builder.gep(data(0), [args[1]])
-            address = builder.select(args[2], there, builder.bitcast(data(3), there.type))
-            return context.unpack_value(builder, signature.return_type, address)
+            there = address(0)
+            chosen = builder.select(args[2], there, builder.bitcast(address(3), there.type))
+            return context.unpack_value(builder, signature.return_type, chosen)
 
         return signature, generate
-
-    @intrinsic
-    def round_tf32(typingctx, value):
-        def generate(context, builder, signature, args):
-            kind = ir.FunctionType(ir.IntType(32), [ir.FloatType()])
-            rounded = builder.call(ir.InlineAsm(kind, "cvt.rna.tf32.f32 $0, $1;", "=r,f"), args)
-            return builder.bitcast(rounded, ir.FloatType())
-
-        return types.float32(types.float32), generate
-
-    def _mma(shape, words):
-        """The intrinsic of one tensor-core product: four words of the first factor, two of the second, four sums."""
-
-        @intrinsic
-        def mma(typingctx, a0, a1, a2, a3, b0, b1, sums):
-            signature = sums(a0, a1, a2, a3, b0, b1, sums)
-
-            def generate(context, builder, signature, args):
-                single = ir.FloatType()
-                kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [ir.IntType(32)] * 6 + [single] * 4)
-                instruction = ir.InlineAsm(
-                    kind, f"mma.sync.aligned.{shape}.row.col.f32.{words}.{words}.f32 "
-                    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
-                factors = [builder.bitcast(word, ir.IntType(32)) for word in args[:6]]
-                result = builder.call(instruction, [*factors, *(builder.extract_value(args[6], i) for i in range(4))])
-                values = [builder.extract_value(result, i) for i in range(4)]
-                return context.make_tuple(builder, signature.return_type, values)
-
-            return signature, generate
-
-        return mma
-
-    _mma_tf32 = _mma("m16n8k8", "tf32")
-    _mma_half = _mma("m16n8k16", "f16")
-
-    @block_function
-    def tf32_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        at_a += lane % 4 * pitch_a + lane // 4
-        at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_tf32(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
-                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
-
-    @block_function
-    def half_product(a, at_a, pitch_a, b, at_b, pitch_b, lane, sums):
-        at_a += lane % 4 * pitch_a + lane // 4
-        at_b += lane % 4 * pitch_b + lane // 4
-        return _mma_half(load(a, at_a), load(a, at_a + 8), load(a, at_a + 4 * pitch_a),
-                         load(a, at_a + 4 * pitch_a + 8), load(b, at_b), load(b, at_b + 4 * pitch_b), sums)
 
     @intrinsic
     def magnitude(typingctx, value):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
-from . import copies, direct, elements, ends, gaps, im2col, learning
+from . import copies, direct, elements, ends, gaps, im2col, learning, proof
 from .fft import blocks, passes, planes, whole
 from .proof import Specimen
 
@@ -73,7 +73,9 @@ def specimens() -> Iterator[Specimen]:
                        (table, _array("int32"), array, array, array, array))
     for dtype in REAL:
         array = _array(dtype)
-        yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 8))
+        yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 7))
+        yield Specimen(f"im2col_sum_quads_kernel {dtype}", im2col.im2col_sum_quads_kernel, (array, array, int64, int64),
+                       wide_loads=2)
         for rows, threads, resident in ((128, 256, 2), (64, 128, 3))[:1 if dtype == "int64" else 2]:
             for steady in (True, False):
                 yield Specimen(f"im2col_tile_kernel {dtype} {rows}{' steady' if steady else ''}",
@@ -98,23 +100,25 @@ def specimens() -> Iterator[Specimen]:
                    im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
                    fma=64, wide_loads=5)
-    yield Specimen("im2col_pack_kernel float16", im2col.im2col_pack_kernel, (single, half, *(int64,) * 8))
-    bits, words = _array("uint16"), _array("uint32")
-    for rows, columns in im2col.TENSOR_TILES:
-        for steady in (True, False):
-            label = " steady" if steady else ""
-            warp = im2col.TENSOR_WARPS[steady]
-            warps = rows // warp[0], columns // warp[1]
-            threads = 32 * warps[0] * warps[1]
-            yield Specimen(f"im2col_tensor_kernel tf32{label}",
-                           im2col.im2col_tensor_kernel("tf32", steady, *warp, *warps),
-                           (_layout(im2col.PatchLayout), single, table, table, single, single, single, single),
-                           threads=threads, tensor=8, wide_loads=2)
-            for name, out in (("", half), (", split", single)):
-                yield Specimen(f"im2col_tensor_kernel half{label}{name}",
-                               im2col.im2col_tensor_kernel("half", steady, *warp, *warps),
-                               (_layout(im2col.PatchLayout), bits, table, table, words, single, bits, out),
-                               threads=threads, tensor=8, wide_loads=2)
+    bits, words, entries = _array("uint16"), _array("uint32"), _array("int32")
+    layout = _layout(im2col.PatchLayout)
+    for kind, stored in (("tf32", single), ("half", half)):
+        yield Specimen(f"im2col_fragment_kernel {kind}", im2col.im2col_fragment_kernel(kind),
+                       (single, stored, *(int64,) * 7))
+    for group, tiles in im2col.TENSOR_TILES.items():
+        for (rows, columns), warps in tiles.items():
+            threads = 32 * warps.down * warps.across
+            for steady in (True, False):
+                label = f"{rows} {columns}{' groups' if group else ''}{' steady' if steady else ''}"
+                for kind, x, outs in (("tf32", words, (single,)), ("half", bits, (half, single))):
+                    for out in outs:
+                        split = ", split" if kind == "half" and out is single else ""
+                        yield Specimen(
+                            f"im2col_tensor_kernel {kind} {label}{split}",
+                            im2col.im2col_tensor_kernel(kind, steady, group, *warps),
+                            (layout, x, table, entries, words, single, x, out), threads=threads,
+                            blocks=warps.resident if steady else 1, tensor=4 * warps.height // 16, wide_loads=4,
+                            capabilities=proof.CAPABILITIES[1:] if group else proof.CAPABILITIES)
     for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
         array, whole = _array(dtype), _array("int32")
         kernels = blocks.fft_kernels(dtype, points, 256)

@@ -30,11 +30,19 @@ from ..arrays import (
     real_dtype,
     three,
 )
-from ..device import LANES, SIMULATED, device_cache, launch, table, upload
+from ..device import SIMULATED, device_cache, launch, launch_over, table, upload
 from ..ends import Ends, mend, watch
+from ..mma import WORDS
 from ..views import DeviceArray, convert, empty, follow
-from .tensor import WORDS, im2col_tensor_kernel
-from .tiles import TAPS, PatchLayout, im2col_pack_kernel, im2col_sum_kernel, im2col_tile_kernel
+from .tensor import CHUNK, im2col_fragment_kernel, im2col_tensor_kernel, together
+from .tiles import (
+    TAPS,
+    PatchLayout,
+    im2col_pack_kernel,
+    im2col_sum_kernel,
+    im2col_sum_quads_kernel,
+    im2col_tile_kernel,
+)
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -43,14 +51,31 @@ SUPPORTS = "up to three axes, every dtype; integers exactly"
 REFERENCE = "Chetlur et al. 2014, cuDNN: Efficient Primitives for Deep Learning (arXiv 1410.0759), section 3.1"
 PER_THREAD = 8                 # rows and columns of a thread
 TILES = ((128, 128), (64, 128))            # output channels and positions of a block
-TENSOR_WARPS = {True: (64, 32), False: (64, 16)}       # by whether a tiling is steady: else registers hold addresses
-TENSOR_TILES = ((64, 128),)    # four small blocks wait for one another less than two large ones
+
+
+
+class Warps(NamedTuple):
+    """How the warps of a block share its tile."""
+
+    height: int                # of a warp's part
+    width: int
+    down: int
+    across: int
+    resident: int              # blocks that a multiprocessor holds at once
+
+
+TENSOR_TILES = {               # by whether four warps multiply together
+    True: {(256, 128): Warps(32, 128, 8, 1, 1), (128, 64): Warps(32, 64, 4, 1, 3), (64, 128): Warps(16, 128, 4, 1, 3)},
+    False: {(128, 128): Warps(32, 64, 4, 2, 1), (64, 128): Warps(64, 32, 1, 4, 2)},
+}
 if SIMULATED:                  # a thread is one of Python's: the same kernel with a smaller tile
     PER_THREAD = 4
     TILES = ((32, 32), (16, 32))
-    TENSOR_WARPS = dict.fromkeys(TENSOR_WARPS, (16, 16))
-    TENSOR_TILES = ((16, 16),)
-BUSY, BUSY_TENSOR = 1.5 * 128 * 128, 2 * 128 * 128      # outputs of blocks with which a multiprocessor is busy
+    TENSOR_TILES = dict.fromkeys(TENSOR_TILES, {(16, 16): Warps(16, 16, 1, 1, 1)})
+BUSY = 1.5 * 128 * 128         # outputs of blocks with which a multiprocessor is busy, on the ordinary units
+BUSY_BLOCKS = 0.8              # share of the blocks that it holds with which it is busy, on the tensor cores
+GATHER = 40                    # rows that the tensor cores multiply in the time in which a column is gathered
+LEAD = 7                       # steps in the time in which a block starts and ends
 LEAST_STEPS = 16               # that a block takes where taps are split among blocks
 MOST_SPLITS = 64
 
@@ -73,7 +98,7 @@ def _tensor_kind(problem: ConvProblem, rates) -> str:
 
 def _step(kind: str) -> int:
     """Taps of a step."""
-    return {"": TAPS, "tf32": WORDS, "half": 2 * WORDS}[kind]
+    return WORDS * together(kind) if kind else TAPS
 
 
 class Tiling(NamedTuple):
@@ -105,18 +130,21 @@ def _tiling_of(problem: ConvProblem, rates, least: int) -> Tiling:
     kind = _tensor_kind(problem, rates)
     rows, columns = problem.K * parts(problem), problem.N * problem.positions
     depth, step = problem.C * parts(problem), _step(kind)
-    steps = ceil_div(depth * product(problem.kernel), step)
     steady = parts(problem) == 1 and depth % step == 0 and product(problem.size) > 0
+    chunk = CHUNK * together(kind) if kind else 1
+    steps = ceil_div(ceil_div(depth, chunk) * chunk * product(problem.kernel), step)
     rate = rates.flops(problem.engine, kind) * rates.efficiency[f"im2col_{kind}" if kind else "im2col"]
     moved = product(problem.out_shape) * problem.engine.itemsize
-    needed = BUSY_TENSOR if kind else BUSY
+    warps = TENSOR_TILES[rates.warp_groups] if kind else {}
     found = []
-    for height, width in TENSOR_TILES if kind else _tiles(problem.engine):
+    for height, width in warps or _tiles(problem.engine):
         row_blocks, column_blocks = ceil_div(rows, height), ceil_div(columns, width)
         blocks = problem.groups * row_blocks * column_blocks
+        fewest = BUSY_BLOCKS * warps[height, width].resident if kind else BUSY / (height * width)
+        work = 2 * width * (height + GATHER if kind else height) * step * rates.processors / rate
         for splits in range(1, max(1, min(MOST_SPLITS, steps // least)) + 1):
-            at_once = max(ceil_div(blocks * splits, rates.processors), needed / (height * width))
-            seconds = 2 * at_once * rates.processors * height * width * ceil_div(steps, splits) * step / rate
+            seconds = max(ceil_div(blocks * splits, rates.processors), fewest) * work * (
+                ceil_div(steps, splits) + (LEAD if kind else 0))
             if splits > 1:
                 seconds += 2 * splits * moved / rates.bandwidth + rates.launch
             found.append(Tiling(kind, height, width, row_blocks, column_blocks, step, steps, splits, steady, seconds))
@@ -162,14 +190,46 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     """Pack the weight."""
     dense = engine_array(problem, weight)
     tiling = _tiling(problem, machine("cuda"))
-    half = tiling.kind == "half"
     padded = tiling.steps * tiling.step
     packed = empty((problem.groups * tiling.row_blocks * padded * tiling.rows,),
-                   problem.dtype if half else real_dtype(problem), dense)
-    launch(im2col_pack_kernel, ceil_div(packed.size, 256), min(256, 8 * LANES), packed.stream,
-           dense.memory(real_dtype(problem)), packed.memory(), problem.K, problem.C, product(problem.kernel),
-           parts(problem), tiling.row_blocks, padded, tiling.rows, 2 if half else 1)
+                   problem.dtype if tiling.kind == "half" else real_dtype(problem), dense)
+    arrays = dense.memory(real_dtype(problem)), packed.memory()
+    sizes = problem.K, problem.C, product(problem.kernel)
+    if tiling.kind:
+        launch_over(im2col_fragment_kernel(tiling.kind), packed.size, packed.stream, *arrays, *sizes,
+                    tiling.row_blocks, tiling.steps * WORDS // 8, tiling.rows, _width(problem, tiling))
+    else:
+        launch_over(im2col_pack_kernel, packed.size, packed.stream, *arrays, *sizes, parts(problem),
+                    tiling.row_blocks, padded, tiling.rows)
     return Prepared(packed, watch(problem, dense))
+
+
+def _width(problem: ConvProblem, tiling: Tiling) -> int:
+    """Channels that the tensor cores' kernel takes at each place of the window before it goes to the next place.
+
+    Those of a step, where they divide the channels: the window's places then read what the last one left in the cache.
+    """
+    chunk = CHUNK * together(tiling.kind)
+    return tiling.step if tiling.steady else ceil_div(problem.C, chunk) * chunk
+
+
+@device_cache(256)
+def _chunks(problem: ConvProblem, tiling: Tiling):
+    """What `_taps` is to the other kernel: [steps, 4] in a steady tiling, of the first tap of each, else [chunks, 4].
+
+    The first number is a channel; of a chunk, 16 times it plus how many channels there are, and 0 beyond the last. More
+    entries stand behind the last, for the kernel looks ahead.
+    """
+    p = in_three_axes(problem)
+    width, chunk = _width(problem, tiling), CHUNK * together(tiling.kind)
+    first = np.arange(0, tiling.steps * tiling.step, tiling.step if tiling.steady else chunk)
+    window = product(p.kernel)
+    c = first // width // window * width + first % width
+    place = np.unravel_index(first // width % window, p.kernel)
+    count = np.clip(p.C - c, 0, chunk)
+    entries = np.stack([c if tiling.steady else 16 * c + count,
+                        *(r * d for r, d in zip(place, p.dilation, strict=True))], -1)
+    return upload(np.pad(np.where(count > 0, entries.T, 0).T, ((0, WORDS // CHUNK), (0, 0))).astype(np.int32).ravel())
 
 
 @device_cache(256)
@@ -202,12 +262,14 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
         x = convert(x, problem.dtype)
     source, target = operand(x), operand(out if splits == 1 else sums[0])
     maps = address_maps(p, three(source.strides[3:], 0))
-    taps = _taps(problem, tiling, source.strides[1], source.strides[2])
+    taps = (_chunks(problem, tiling) if kind else
+            _taps(problem, tiling, source.strides[1], source.strides[2]))
     biases, bias_size = bias_vector(problem, bias)
     out_strides = three(target.strides[3:], 0)
     layout = PatchLayout(
         groups=p.groups, rows=p.K * parts(p), row_blocks=tiling.row_blocks, columns=p.N * p.positions,
         column_blocks=tiling.column_blocks, taps=p.taps * parts(p), steps=tiling.steps, split_steps=split_steps,
+        place_steps=max(1, p.C * parts(p) // tiling.step),
         split_stride=product(p.out_shape) * parts(p), positions=p.positions, out1=p.out[1], out2=p.out[2],
         stride0=p.stride[0], stride1=p.stride[1], stride2=p.stride[2], map0=maps.start[0], map1=maps.start[1],
         map2=maps.start[2], out_parts=parts(p), x_start=source.start, x_batch=source.strides[0],
@@ -216,26 +278,38 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
         **{f"out_stride{a}": s for a, s in enumerate(out_strides)}, bias_size=bias_size,
         quads=_in_quads(p, target, sums))
     to = target.flat if splits == 1 else sums.memory(real_dtype(problem))
-    if kind == "half":                                            # as the bits that they are
-        arrays = (x.memory(np.dtype("u2")), maps.index, taps, prepared.packed.memory(np.dtype("u4")), biases,
-                  table(tuple(np.array(maps.fill, "f2").view("u2").tolist()), "u2"), to)
+    if kind:                                                      # as the bits that they are
+        bits = np.dtype(f"u{x.dtype.itemsize}")
+        arrays = (x.memory(bits), maps.index, taps, prepared.packed.memory(np.dtype("u4")), biases,
+                  table(tuple(np.array((*maps.fill, 0), x.dtype).view(bits).tolist()), bits.str), to)
     else:
         arrays = (source.flat, maps.index, taps, prepared.packed.memory(), biases,
                   table(maps.fill, real_dtype(problem).str), to)
     blocks = p.groups * tiling.row_blocks * tiling.column_blocks * splits
     if kind:
-        warp = TENSOR_WARPS[tiling.steady]
-        warps = tiling.rows // warp[0], tiling.columns // warp[1]
-        launch(im2col_tensor_kernel(kind, tiling.steady, *warp, *warps), blocks, 32 * product(warps), out.stream,
-               layout, *arrays)
+        group = machine("cuda").warp_groups
+        warps = TENSOR_TILES[group][tiling.rows, tiling.columns]
+        launch(im2col_tensor_kernel(kind, tiling.steady, group, *warps), blocks, 32 * warps.down * warps.across,
+               out.stream, layout, *arrays)
     else:
         launch(im2col_tile_kernel(real_dtype(problem).name, tiling.steady, tiling.rows, tiling.columns, PER_THREAD),
                blocks, tiling.rows * tiling.columns // PER_THREAD ** 2, out.stream, layout, *arrays)
     if splits > 1:
-        steps = tuple(step // out.dtype.itemsize for step in out.strides)
-        launch(im2col_sum_kernel, ceil_div(out.size, 256), min(256, 8 * LANES), out.stream, sums.memory(), out.memory(),
-               out.extent()[0], table((out.size, 1) if out.contiguous else (*out.shape, *steps)), out.size, splits)
+        _add(problem, sums, out, splits)
     mend(problem, prepared.ends, x, bias, out)
+
+
+def _add(problem: ConvProblem, sums: DeviceArray, out: DeviceArray, splits: int) -> None:
+    """out = the sum over the splits."""
+    count = out.size * parts(problem)
+    if out.contiguous and count % 4 == 0 and out.pointer % 16 == 0:
+        real = np.empty(0, out.dtype).real.dtype
+        launch_over(im2col_sum_quads_kernel, count // 4, out.stream, sums.memory(real_dtype(problem)), out.memory(real),
+                    count, splits)
+    else:
+        steps = tuple(step // out.dtype.itemsize for step in out.strides)
+        launch_over(im2col_sum_kernel, out.size, out.stream, sums.memory(), out.memory(), out.extent()[0],
+                    table((*out.shape, *steps)), out.size, splits)
 
 
 def _in_quads(p: ConvProblem, target: Operand, sums: DeviceArray) -> bool:

@@ -6,12 +6,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numba
-from numba import int32
+from numba import int32, int64
 
 from ..arrays import OUTSIDE
 from ..copies import place as offset_of
 from ..device import block_function, cuda, kernel
-from ..ptx import load, load_where, store, vload4, vstore4
+from ..ptx import load, load_where, store, vload4, vstore
 
 BEYOND = OUTSIDE // 2
 TAPS = 8                       # of a step
@@ -28,6 +28,7 @@ class PatchLayout(NamedTuple):
     taps: int
     steps: int
     split_steps: int           # of one block
+    place_steps: int           # at one place of the window, in a steady tiling
     split_stride: int          # from one block's sums to the next one's
     positions: int
     out1: int
@@ -55,18 +56,17 @@ class PatchLayout(NamedTuple):
 
 
 @kernel
-def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width, together):
-    """packed [groups, blocks, taps / together, width, together] = weight [groups K, C, window] in real numbers.
+def im2col_pack_kernel(weight, packed, out_channels, channels, window, parts, blocks, taps, width):
+    """packed [groups, blocks, taps, width] = weight [groups K, C, window] in real numbers.
 
     Taps come in the order [window, C, parts]: a step's taps of one place of the window differ in their channel alone.
     A complex weight becomes [[re, -im], [im, re]] over (output part, input part); beyond rows and taps stands 0.
     Parallel over the elements. Race-free because each is written by one thread.
     """
     for i in range(cuda.grid(1), packed.size, cuda.gridsize(1)):
-        word = i // together
-        row = word // width // (taps // together) % blocks * width + word % width
+        row = i // width // taps % blocks * width + i % width
         g = i // width // taps // blocks
-        tap = word // width % (taps // together) * together + i % together
+        tap = i // width % taps
         place, c = tap // parts // channels, tap // parts % channels
         packed[i] = 0
         if row < out_channels * parts and place < window:
@@ -90,12 +90,33 @@ def im2col_sum_kernel(sums, out, out_start, layout, count, splits):
         out[out_start + offset_of(layout, rank, 1, i)] = total
 
 
+@kernel
+def im2col_sum_quads_kernel(sums, out, count, splits):
+    """The same into memory without gaps, for a count of whole quads; each is one thread's."""
+    for i in range(4 * cuda.grid(1), count, 4 * cuda.gridsize(1)):
+        a, b, c, d = vload4(sums, i)
+        for split in range(1, splits):
+            e = vload4(sums, split * count + i)
+            a, b, c, d = a + e[0], b + e[1], c + e[2], d + e[3]
+        vstore(out, i, (a, b, c, d))
+
+
 @block_function
-def spot(maps, taps, entry, base, map_at, column, width):
-    """Where a tap of a column's position lies in memory; below BEYOND: nowhere."""
-    offset, window0, window1, window2 = vload4(taps, 4 * entry)
-    at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + width) + window1)
-    return base + offset + (at + load(maps, load(map_at, column + 2 * width) + window2))
+def look(maps, entry, map_at, column, width):
+    """What the maps of the axes hold at an entry's place of the window.
+
+    Their sum says where it lies in memory; below BEYOND: nowhere.
+    """
+    return (load(maps, load(map_at, column) + entry[1]), load(maps, load(map_at, column + width) + entry[2]),
+            load(maps, load(map_at, column + 2 * width) + entry[3]))
+
+
+@block_function
+def spot(maps, taps, entry, map_at, column, width):
+    """(the first number of an entry of the taps, where its place of the window lies for a column)."""
+    four = vload4(taps, 4 * entry)
+    a, b, c = look(maps, four, map_at, column, width)
+    return four[0], a + b + c
 
 
 def gatherer(dtype):
@@ -108,7 +129,7 @@ def gatherer(dtype):
     @block_function
     def gather(x, at, fill, outside):
         """The element at the address `at`."""
-        value = dtype(load_where(x, at, at > BEYOND, fill))
+        value = dtype(load_where(x, at, at > BEYOND, fill, 0))
         return value if at > BEYOND else outside
 
     return edge, gather
@@ -183,25 +204,32 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
                 sums[i, j] += a[i] * b[j]
 
     @block_function
-    def fetch(layout, x, maps, taps, fill, step, column_base, map_at, thread, values):
-        """This thread's elements of a step; no branch, so that all loads are on their way at once."""
-        column = thread % BN
-        base = load(column_base, column)
+    def reach(layout, maps, taps, step, column_base, map_at, thread, at, inside, left):
+        """Where a thread's elements of a steady step begin, whether inside the input, steps left at the place.
+
+        From one step to the next at a place of the window, only the channel changes.
+        """
+        if left > 0:
+            return at + BK * layout.x_channel, inside, int32(left - 1)
+        offset, at = spot(maps, taps, step, map_at, thread % BN, BN)
+        inside = at > BEYOND
+        # Outside, the first element of the channel is read.
+        at = load(column_base, thread % BN) + offset + thread // BN * layout.x_channel + (at if inside else 0)
+        return at, inside, int32(layout.place_steps - 1 - step % layout.place_steps)
+
+    @block_function
+    def fetch(layout, x, maps, taps, fill, step, column_base, map_at, thread, at, values):
+        """Send for this thread's elements of a step; no branch, so that all loads are on their way at once."""
         if steady:
-            offset, window0, window1, window2 = vload4(taps, 4 * step)
-            at = load(maps, load(map_at, column) + window0) + load(maps, load(map_at, column + BN) + window1)
-            at += load(maps, load(map_at, column + 2 * BN) + window2)
-            inside = at > BEYOND
-            at = at if inside else 0                   # outside, the first element of the channel is read
-            at += base + offset + thread // BN * layout.x_channel
             for l in range(LOADS):
-                value = dtype(load(x, at))
-                values[l] = value if inside else fill[0]
+                values[l] = dtype(load(x, at))
                 at += EVERY * layout.x_channel
         else:
+            base = load(column_base, thread % BN)
             for l in range(LOADS):
                 t = step * BK + thread // BN + l * EVERY
-                values[l] = gather(x, spot(maps, taps, t, base, map_at, column, BN), fill, edge(layout, fill, t))
+                offset, at = spot(maps, taps, t, map_at, thread % BN, BN)
+                values[l] = gather(x, base + offset + at, fill, edge(layout, fill, t))
 
     @kernel(bounds=(threads, max(1, RESIDENT // threads)))
     def im2col_tile_kernel(layout, x, maps, taps, weight, bias, fill, out):
@@ -240,12 +268,16 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
             for j in range(TM):
                 sums[i, j] = 0
 
-        fetch(layout, x, maps, taps, fill, first_step, column_base, map_at, thread, next_column)
+        outside = fill[0]
+        at, inside, left = int64(0), True, int32(0)
+        if steady:
+            at, inside, left = reach(layout, maps, taps, first_step, column_base, map_at, thread, at, inside, left)
+        fetch(layout, x, maps, taps, fill, first_step, column_base, map_at, thread, at, next_column)
         for l in range(LOADS):
-            store(columns_shared, thread + l * threads, next_column[l])
+            store(columns_shared, thread + l * threads, next_column[l] if inside else outside)
         for l in range(PANELS):
             at = (thread + l * threads) * 4
-            vstore4(rows_shared, at, vload4(weight, panel + at))
+            vstore(rows_shared, at, vload4(weight, panel + at))
         cuda.syncthreads()
         # A warp's lanes are 4 by 8, in an order in which its loads of shared memory meet no bank twice.
         lane, warp = thread % 32, thread // 32
@@ -255,7 +287,10 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
             more = step + 1 < steps
             if more:
                 panel += BK * BM
-                fetch(layout, x, maps, taps, fill, first_step + step + 1, column_base, map_at, thread, next_column)
+                if steady:
+                    at, inside, left = reach(layout, maps, taps, first_step + step + 1, column_base, map_at, thread, at,
+                                             inside, left)
+                fetch(layout, x, maps, taps, fill, first_step + step + 1, column_base, map_at, thread, at, next_column)
                 for l in range(PANELS):
                     quad = vload4(weight, panel + (thread + l * threads) * 4)
                     for i in range(4):
@@ -274,9 +309,10 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
             multiply(rows_shared, at_row + 7 * BM, columns_shared, at_column + 7 * BN, sums)
             if more:
                 for l in range(LOADS):
-                    store(columns_shared, (1 - half) * BK * BN + thread + l * threads, next_column[l])
+                    store(columns_shared, (1 - half) * BK * BN + thread + l * threads,
+                          next_column[l] if inside else outside)
                 for l in range(PANELS):
-                    vstore4(rows_shared, (1 - half) * BK * BM + (thread + l * threads) * 4,
+                    vstore(rows_shared, (1 - half) * BK * BM + (thread + l * threads) * 4,
                             (next_row[4 * l], next_row[4 * l + 1], next_row[4 * l + 2], next_row[4 * l + 3]))
             cuda.syncthreads()
 
@@ -288,7 +324,7 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
                         row = i // 4 * RUN_M + ty + i % 4
                         if load(row_place, row) >= 0:
                             add = load(row_bias, row)
-                            vstore4(out, to + load(row_place, row), (sums[i, j] + add, sums[i, j + 1] + add,
+                            vstore(out, to + load(row_place, row), (sums[i, j] + add, sums[i, j + 1] + add,
                                                                sums[i, j + 2] + add, sums[i, j + 3] + add))
         else:
             for j in range(TM):
