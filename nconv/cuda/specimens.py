@@ -109,7 +109,7 @@ def specimens() -> Iterator[Specimen]:
         for (rows, columns), warps in tiles.items():
             threads = 32 * warps.down * warps.across
             for steady in (True, False):
-                label = f"{rows} {columns}{' groups' if group else ''}{' steady' if steady else ''}"
+                label = f"{rows}x{columns}{' groups' if group else ''}{' steady' if steady else ''}"
                 for kind, x, outs in (("tf32", words, (single,)), ("half", bits, (half, single))):
                     for out in outs:
                         split = ", split" if kind == "half" and out is single else ""
