@@ -102,6 +102,8 @@ def specimens() -> Iterator[Specimen]:
                    fma=64, wide_loads=5)
     bits, words, entries = _array("uint16"), _array("uint32"), _array("int32")
     layout = _layout(im2col.PatchLayout)
+    yield Specimen("im2col_sum_quads_kernel float32, float16 out", im2col.im2col_sum_quads_kernel,
+                   (single, half, int64, int64), wide_loads=2)
     for kind, stored in (("tf32", single), ("half", half)):
         yield Specimen(f"im2col_fragment_kernel {kind}", im2col.im2col_fragment_kernel(kind),
                        (single, stored, *(int64,) * 7))
