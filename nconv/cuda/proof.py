@@ -113,7 +113,7 @@ def line(index: int, capability: tuple[int, int, str]) -> tuple[bool, str]:
     from .specimens import specimens
 
     specimen = list(specimens())[index]
-    label = f"{specimen.name:<44}{capability[0]}.{capability[1]:<3}"
+    label = f"{specimen.name:<56}{capability[0]}.{capability[1]:<3}"
     try:
         found = examine(specimen, capability, ptxas())
     except Exception as error:                         # one kernel's fault must not hide the others'
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [(i, capability) for i, s in enumerate(specimens()) for capability in CAPABILITIES
               if capability in s.capabilities and (not options.words or any(word in s.name for word in options.words))]
     ptxas()                                            # its absence is one error, not one a kernel
-    table = [f"{'kernel':<44}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note"]
+    table = [f"{'kernel':<56}{'cc':>5}{'registers':>11}{'shared':>8}{'fma':>6}{'ld.128':>8}{'mma':>5}  note"]
     print(table[0])
     wrong = 0
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:

@@ -102,6 +102,8 @@ def specimens() -> Iterator[Specimen]:
                    fma=64, wide_loads=5)
     bits, words, entries = _array("uint16"), _array("uint32"), _array("int32")
     layout = _layout(im2col.PatchLayout)
+    yield Specimen("im2col_sum_quads_kernel float32, float16 out", im2col.im2col_sum_quads_kernel,
+                   (single, half, int64, int64), wide_loads=2)
     for kind, stored in (("tf32", single), ("half", half)):
         yield Specimen(f"im2col_fragment_kernel {kind}", im2col.im2col_fragment_kernel(kind),
                        (single, stored, *(int64,) * 7))
@@ -109,7 +111,7 @@ def specimens() -> Iterator[Specimen]:
         for (rows, columns), warps in tiles.items():
             threads = 32 * warps.down * warps.across
             for steady in (True, False):
-                label = f"{rows} {columns}{' groups' if group else ''}{' steady' if steady else ''}"
+                label = f"{rows}x{columns}{' groups' if group else ''}{' steady' if steady else ''}"
                 for kind, x, outs in (("tf32", words, (single,)), ("half", bits, (half, single))):
                     for out in outs:
                         split = ", split" if kind == "half" and out is single else ""

@@ -192,7 +192,9 @@ def test_windows_longer_than_a_block_are_cut_into_parts(size, kernel, channels):
     np.testing.assert_allclose(out[0, 0], expected + bias[0], rtol=1e-4, atol=1e-4)
 
 
-def test_tensor_cores_round_to_tf32_and_no_further():
+@pytest.mark.parametrize("groups", [False, True])
+def test_tensor_cores_round_to_tf32_and_no_further(groups, monkeypatch):
+    monkeypatch.setattr(ALGORITHMS["im2col"], "machine", lambda device: Gpu(warp_groups=groups))
     problem = CASES["layer-grouped"].replace(device="cuda", tf32=True)
     x, weight, bias = operands(problem)
     out = engine.run_algorithm(ALGORITHMS["im2col"], problem, x, weight, bias)

@@ -1,7 +1,7 @@
 """Convolution as a matrix product on a GPU in which the matrix of patches is never stored: an implicit GEMM.
 
-[output channels x taps] [taps x positions] for each group. A block sums a tile of 128 x 128; its threads gather the
-patches of the next eight taps into registers while they multiply those in shared memory. An element of the patches is
+[output channels x taps] [taps x positions] for each group. A block sums a tile of some 128 x 128; its threads gather
+the patches of the next taps into registers while they multiply those in shared memory. An element of the patches is
 found by three tables, so every stride, dilation, boundary and layout runs at the same rate.
 
 Versions: `im2col_tile_kernel` on the ordinary arithmetic units, every type; `im2col_tensor_kernel` on the tensor cores,
