@@ -101,7 +101,7 @@ def block_of(layout, plane):
 @block_function
 def sample(x, base, at, fill, beyond):
     """The padded input, from the sum of its axes' places. No branch, so that many loads are under way at once."""
-    value = load_where(x, base + at, at >= 0, beyond)
+    value = load_where(x, base + at, at >= 0, beyond, 0)
     return value if at >= 0 else fill if at > 3 * OUTSIDE else fill - fill
 
 
@@ -143,7 +143,7 @@ def _watch(threads: int):
                     for step in range(WATCH_STEPS):
                         inside = step < layout.steps and at1 + step * layout.down < layout.size1 and (
                             at2 + step * layout.across < layout.size2)
-                        value = magnitude(load_where(x, base + step * step_at + part * layout.x_part, inside, x))
+                        value = magnitude(load_where(x, base + step * step_at + part * layout.x_part, inside, x, 0))
                         peak = max(peak, value if inside else int32(0))
                 cuda.atomic.max(cells, team, peak)
             cuda.syncthreads()
