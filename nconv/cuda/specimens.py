@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
-from . import copies, direct, elements, ends, gaps, im2col, learning
+from . import copies, elements, ends, gaps, im2col, learning
+from .device import SHARED_LIMIT
+from .direct import each, rows, tiles
 from .fft import blocks
 from .proof import Specimen
 
@@ -51,20 +53,20 @@ def specimens() -> Iterator[Specimen]:
     for dtype in ALL:
         number, array = from_dtype_name(dtype), _array(dtype)
         arrays = (array, table, array, array, array, number)
-        yield Specimen(f"direct_pack_kernel {dtype}", direct.direct_pack_kernel, (array, array, *(int64,) * 4))
-        yield Specimen(f"direct_each_kernel {dtype}", direct.direct_each_kernel(dtype, direct._EACH_CHANNELS),
-                       (_layout(direct.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
+        yield Specimen(f"direct_pack_kernel {dtype}", each.direct_pack_kernel, (array, array, *(int64,) * 4))
+        yield Specimen(f"direct_each_kernel {dtype}", each.direct_each_kernel(dtype, each.EACH_CHANNELS),
+                       (_layout(each.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
         for index in ("int32", "int64"):
             narrow = (array, _array(index), array, array, array, number)
-            for J, R, jump in ((direct._PLANE_ROWS, 8, 64), (direct._LINE_OUTPUTS, 8, 1), (direct._LINE_OUTPUTS, 4, 0)):
+            for J, R, jump in ((tiles.PLANE_ROWS, 8, 64), (tiles.LINE_OUTPUTS, 8, 1), (tiles.LINE_OUTPUTS, 4, 0)):
                 yield Specimen(f"direct_tile_kernel {dtype} {index} {J} {R} {jump}",
-                               direct.direct_tile_kernel(dtype, index, J, R, jump),
-                               (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT,
+                               tiles.direct_tile_kernel(dtype, index, J, R, jump),
+                               (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT,
                                fma=J * (R * (jump > 0) + 1) * (dtype[0] in "fc"))
             for R in (1, 3, 8):
                 yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
-                               direct.direct_rows_kernel(dtype, index, direct._MOST_ROWS, R),
-                               (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * R * (dtype[0] in "fc"))
+                               rows.direct_rows_kernel(dtype, index, rows.MOST_ROWS, R),
+                               (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * R * (dtype[0] in "fc"))
     for dtype in ("float32", "float64"):
         yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -74,10 +76,10 @@ def specimens() -> Iterator[Specimen]:
     for dtype in REAL:
         array = _array(dtype)
         yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 8))
-        for rows, threads, resident in ((128, 256, 2), (64, 128, 3))[:1 if dtype == "int64" else 2]:
+        for height, threads, resident in ((128, 256, 2), (64, 128, 3))[:1 if dtype == "int64" else 2]:
             for steady in (True, False):
-                yield Specimen(f"im2col_tile_kernel {dtype} {rows}{' steady' if steady else ''}",
-                               im2col.im2col_tile_kernel(dtype, steady, rows, 128, 8),
+                yield Specimen(f"im2col_tile_kernel {dtype} {height}{' steady' if steady else ''}",
+                               im2col.im2col_tile_kernel(dtype, steady, height, 128, 8),
                                (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
                                threads=threads, blocks=resident if steady and dtype == "float32" else 1,
                                fma=64 * (dtype[0] == "f"), wide_loads=5)
@@ -89,22 +91,22 @@ def specimens() -> Iterator[Specimen]:
                    (table, _array("int32"), half, single, single, half))
     narrow = (half, _array("int32"), single, single, half, from_dtype_name("float32"))
     yield Specimen("direct_tile_kernel float16 in, float16 out",
-                   direct.direct_tile_kernel("float32", "int32", direct._PLANE_ROWS, 8, 64),
-                   (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 9)
+                   tiles.direct_tile_kernel("float32", "int32", tiles.PLANE_ROWS, 8, 64),
+                   (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT, fma=tiles.PLANE_ROWS * 9)
     yield Specimen("direct_rows_kernel float16 in, float16 out",
-                   direct.direct_rows_kernel("float32", "int32", direct._MOST_ROWS, 3),
-                   (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * 3)
+                   rows.direct_rows_kernel("float32", "int32", rows.MOST_ROWS, 3),
+                   (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * 3)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
                    fma=64, wide_loads=5)
     yield Specimen("im2col_pack_kernel float16", im2col.im2col_pack_kernel, (single, half, *(int64,) * 8))
     bits, words = _array("uint16"), _array("uint32")
-    for rows, columns in im2col.TENSOR_TILES:
+    for height, width in im2col.TENSOR_TILES:
         for steady in (True, False):
             label = " steady" if steady else ""
             warp = im2col.TENSOR_WARPS[steady]
-            warps = rows // warp[0], columns // warp[1]
+            warps = height // warp[0], width // warp[1]
             threads = 32 * warps[0] * warps[1]
             yield Specimen(f"im2col_tensor_kernel tf32{label}",
                            im2col.im2col_tensor_kernel("tf32", steady, *warp, *warps),
