@@ -8,7 +8,7 @@ from numba import from_dtype, int64, types
 
 from . import copies, elements, ends, gaps, im2col, learning
 from .device import SHARED_LIMIT
-from .direct import each, rows, tiles
+from .direct import each, rows, shapes, tiles
 from .fft import blocks
 from .proof import Specimen
 
@@ -58,11 +58,17 @@ def specimens() -> Iterator[Specimen]:
                        (_layout(each.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
         for index in ("int32", "int64"):
             narrow = (array, _array(index), array, array, array, number)
-            for J, R, jump in ((tiles.PLANE_ROWS, 8, 64), (tiles.LINE_OUTPUTS, 8, 1), (tiles.LINE_OUTPUTS, 4, 0)):
-                yield Specimen(f"direct_tile_kernel {dtype} {index} {J} {R} {jump}",
-                               tiles.direct_tile_kernel(dtype, index, J, R, jump),
+            size = number.bitwidth // 8
+            plane, smallest, line = shapes.PLANES[size][0], shapes.PLANES[size][-1], shapes.LINES[size][0]
+            forms = [(*plane, 7, 7, True, True, True), (1, line, 1, 8, True, True, True)]
+            if index == "int32":
+                forms += [(*smallest, 7, 7, True, True, False), (*smallest, 1, 5, False, False, False),
+                          (1, line, 1, 1, False, True, False)]
+            for form in forms:
+                yield Specimen(f"direct_tile_kernel {dtype} {index} {'.'.join(map(str, map(int, form)))}",
+                               tiles.direct_tile_kernel(dtype, index, *form),
                                (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT,
-                               fma=J * (R * (jump > 0) + 1) * (dtype[0] in "fc"))
+                               threads=128 if size > 4 else 256)
             for R in (1, 3, 8):
                 yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
                                rows.direct_rows_kernel(dtype, index, rows.MOST_ROWS, R),
@@ -90,9 +96,12 @@ def specimens() -> Iterator[Specimen]:
     yield Specimen("ends_sum_kernel float16 in, float16 out", ends.ends_sum_kernel("float32"),
                    (table, _array("int32"), half, single, single, half))
     narrow = (half, _array("int32"), single, single, half, from_dtype_name("float32"))
+    yield Specimen("direct_each_kernel float16 in, float16 out", each.direct_each_kernel("float32", each.EACH_CHANNELS),
+                   (_layout(each.EachLayout), table, half, table, single, single, half, from_dtype_name("float32")),
+                   fma=each.EACH_CHANNELS)
     yield Specimen("direct_tile_kernel float16 in, float16 out",
-                   tiles.direct_tile_kernel("float32", "int32", tiles.PLANE_ROWS, 8, 64),
-                   (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT, fma=tiles.PLANE_ROWS * 9)
+                   tiles.direct_tile_kernel("float32", "int32", *shapes.PLANES[4][0], 7, 7, True, False, True),
+                   (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT, fma=49 * 49)
     yield Specimen("direct_rows_kernel float16 in, float16 out",
                    rows.direct_rows_kernel("float32", "int32", rows.MOST_ROWS, 3),
                    (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * 3)

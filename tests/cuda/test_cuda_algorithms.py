@@ -10,7 +10,7 @@ from tolerance import bound
 import nconv
 from nconv import choice, engine, registry
 from nconv.cuda import direct, fft
-from nconv.cuda.direct import axes, rows, tiles
+from nconv.cuda.direct import axes, rows, shapes
 from nconv.machine import Gpu, machine
 from nconv.problem import ConvProblem
 
@@ -83,14 +83,16 @@ def test_odd_memory(name):
         check(name, problem, view)
 
 
-@pytest.mark.parametrize("setting", [(direct, "_ROWS_WINDOW", 0), (direct, "_ROWS_WINDOW", 1 << 30),
-                                     (axes, "NARROW", 0)], ids=["tiles", "rows", "64 bits"])
+@pytest.mark.parametrize("setting", [[(direct, "_ROWS_WINDOW", 0), (direct, "_ROWS_PLANE", 0)],
+                                     [(direct, "_ROWS_WINDOW", 1 << 30)], [(axes, "NARROW", 0)]],
+                         ids=["tiles", "rows", "64 bits"])
 @pytest.mark.parametrize("case", [f"{base}-{kind}" for base in ("image", "volume", "wide_window", "long_signal")
                                   for kind in ("plain", "depthwise", "filled", "batch")] + ["image-stride"])
 def test_direct_kernels_agree(case, setting, monkeypatch):
     """Each serves every window, whichever is thought the faster one; addresses beyond 32 bits have their own."""
-    monkeypatch.setattr(*setting)
-    caches = (direct._way, rows.rows_layout, tiles.tile_layout)
+    for name in setting:
+        monkeypatch.setattr(*name)
+    caches = (direct._way, rows.rows_layout, shapes.tile_layout)
     for cached in caches:
         cached.cache_clear()
     # A fill value of its own: no map of another test is found on the device.

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import int32, int64, uint32, uint64
+from numba import int32, uint32
 
 from ...geometry import ceil_div, round_up
 from ...problem import ConvProblem
 from ..device import block_size, cuda, kernel
+from ..ptx import behind, load, store
 from .axes import divisor, over, three_axes
 
 MOST_ROWS = 16                 # output rows of a thread
@@ -134,49 +135,53 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
         sums = cuda.local.array(J, dtype)
         window = cuda.local.array(ROWS, dtype)
         rows = cuda.local.array(ROWS, whole)
-        start = bias[uint32(k * int32(layout.bias_step))]
+        start = load(bias, uint32(k * int32(layout.bias_step)))
         for j in range(J):
             sums[j] = start
-        row_maps, column_maps = maps[layout.map1:], maps[layout.map2:]
+        row_maps, column_maps = behind(maps, layout.map1), behind(maps, layout.map2)
         last_row, stride1 = int32(layout.map2 - layout.map1 - 1), int32(layout.stride1)
-        w_tap, w_row = layout.w_tap, layout.kernel2 * layout.w_tap
+        w_tap, w_row = int32(layout.w_tap), int32(int32(layout.kernel2) * int32(layout.w_tap))
         base = layout.x_start + n * layout.x_batch + g * (layout.channels * layout.x_channel)
-        w = int64(k) * layout.w_channel
-        for _channel in range(layout.channels):
-            for r0 in range(layout.kernel0):
-                plane = maps[uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0))]
-                values = x[base + max(plane, whole(0)):]
-                for r1 in range(0, layout.kernel1, R):
+        weights = behind(weight, k * layout.w_channel)
+        at_w = int32(0)
+        for _channel in range(int32(layout.channels)):
+            for r0 in range(int32(layout.kernel0)):
+                plane = load(maps, uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0)))
+                values = behind(x, base + max(plane, whole(0)))
+                r1 = int32(0)
+                while r1 < int32(layout.kernel1):
                     row = int32(first * stride1 + r1 * int32(layout.dilation1))
                     for i in range(ROWS):
                         # Rows beyond the last output are read and not written.
-                        rows[i] = row_maps[uint32(min(row, last_row))] if plane >= 0 else plane
+                        rows[i] = load(row_maps, uint32(min(row, last_row)))
                         row = int32(row + stride1)
+                    if plane < 0:
+                        for i in range(ROWS):
+                            rows[i] = plane
                     column = int32(q2 * int32(layout.stride2))
                     for _ in range(int32(layout.kernel2)):
-                        at_column = column_maps[uint32(column)]
+                        at_column = load(column_maps, uint32(column))
                         column = int32(column + int32(layout.dilation2))
                         for i in range(ROWS):
                             at = whole(rows[i] + at_column)
                             window[i] = fill
                             if at >= 0:
-                                window[i] = dtype(values[place(at)])
-                        at_w = w
+                                window[i] = dtype(load(values, place(at)))
                         for r in range(R):
-                            factor = weight[uint64(at_w)]
-                            at_w += w_row
+                            factor = load(weights, uint32(at_w + r * w_row))
                             for j in range(J):
                                 sums[j] += factor * window[r + j]
-                        w += w_tap
-                    w += (R - 1) * w_row
+                        at_w = int32(at_w + w_tap)
+                    at_w = int32(at_w + (R - 1) * w_row)
+                    r1 = int32(r1 + R)
             base += layout.x_channel
 
-        to = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        to += q0 * layout.out_stride0 + first * layout.out_stride1 + q2 * layout.out_stride2
+        target = behind(out, layout.out_start + n * layout.out_batch + k * layout.out_channel + q0 * layout.out_stride0)
+        to = first * layout.out_stride1 + q2 * layout.out_stride2
         left = int32(layout.out1 - first)
         for j in range(J):
             if j < left:
-                out[uint64(to)] = sums[j]
+                store(target, to, sums[j])
             to += layout.out_stride1
 
     return direct_rows_kernel
