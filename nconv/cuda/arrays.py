@@ -32,21 +32,26 @@ def view(value: Any, name: str) -> DeviceArray:
     if isinstance(value, DeviceArray):
         return value
     library = type(value).__module__.partition(".")[0]
-    if library == "torch":
-        value = value.detach()
-        if value.is_conj() or value.is_neg():
-            value = value.resolve_conj().resolve_neg()
     if SIMULATED and hasattr(value, "__cuda_ndarray__"):          # the simulator's arrays have no interface
         host = value._ary
         return DeviceArray(value, host.ctypes.data, host.shape, host.strides, host.dtype, 0)
+    interface: dict = {}
     try:
-        interface = value.__cuda_array_interface__
+        if library == "torch":                                   # its interface takes longer to build than a launch
+            value = value.detach()
+            if value.is_conj() or value.is_neg():
+                value = value.resolve_conj().resolve_neg()
+            dtype = _numpy_dtype(value.dtype)
+            pointer, shape = value.data_ptr(), tuple(value.shape)
+            strides = tuple([step * dtype.itemsize for step in value.stride()])
+        else:
+            interface = value.__cuda_array_interface__
+            dtype = np.dtype(interface["typestr"])
+            pointer, shape, strides = interface["data"][0], tuple(interface["shape"]), interface.get("strides")
     except (KeyError, TypeError) as error:                       # PyTorch has types that no other library knows
         raise TypeError(f"{name} has a dtype that is not supported: {name}.dtype={value.dtype}") from error
     if interface.get("mask") is not None:
         raise TypeError(f"{name} must not be a masked array")
-    dtype = np.dtype(interface["typestr"])
-    strides = interface.get("strides")
     if not dtype.isnative or any(step % dtype.itemsize for step in strides or ()):
         raise TypeError(f"{name} must hold elements of the native byte order, whole elements apart: "
                         f"typestr={interface['typestr']!r}, strides={strides}")
@@ -54,8 +59,14 @@ def view(value: Any, name: str) -> DeviceArray:
     if there is not None and there != current():
         raise DeviceError(f"{name} lies on GPU {there}, kernels run on GPU {current()}: make {there} the current one, "
                           f"for example with torch.cuda.device({there}) or cupy.cuda.Device({there})")
-    return DeviceArray(value, interface["data"][0], tuple(interface["shape"]),
-                       None if strides is None else tuple(strides), dtype, _stream(value, library, interface))
+    return DeviceArray(value, pointer, shape, None if strides is None else tuple(strides), dtype,
+                       _stream(value, library, interface))
+
+
+@lru_cache(maxsize=64)
+def _numpy_dtype(dtype: Any) -> np.dtype:
+    """NumPy's name for a type of PyTorch's; TypeError where it has none."""
+    return np.dtype(str(dtype).partition(".")[2])
 
 
 def _gpu(value: Any, library: str) -> int | None:
@@ -110,7 +121,7 @@ def to_host(result: DeviceArray) -> np.ndarray:
     host = np.empty(dense.shape, dense.dtype)
     if host.size:
         flat = dense.memory()
-        host[...] = (flat if SIMULATED else flat.copy_to_host()).reshape(dense.shape)
+        host[...] = (flat if SIMULATED else flat.array.copy_to_host()).reshape(dense.shape)
     return host
 
 

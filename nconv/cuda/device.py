@@ -6,14 +6,16 @@ imported here, at the first use of a GPU; with ``NUMBA_ENABLE_CUDASIM=1`` kernel
 
 from __future__ import annotations
 
-import warnings
+import ctypes
+import struct
 from collections.abc import Callable
 from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from numba import config
+from numba import config, from_dtype, typeof, types
 
 from ..errors import DeviceError
 
@@ -129,39 +131,144 @@ def device_cache(maxsize: int | None) -> Callable:
     return decorate
 
 
+class Memory:
+    """One-dimensional memory of a GPU, as kernels take it: an array of Numba's takes longer to make than a launch.
+
+    Parameters
+    ----------
+    owner : object
+        Whatever keeps the memory alive.
+    pointer, size : int
+        Address of the first element, number of elements.
+    dtype : dtype
+    """
+
+    __slots__ = ("dtype", "owner", "packed", "pointer", "size")
+
+    def __init__(self, owner: Any, pointer: int, size: int, dtype: np.dtype):
+        self.owner, self.pointer, self.size, self.dtype = owner, pointer, size, dtype
+        # An array as a kernel's parameters: two of Numba's own, elements, bytes of one, address, shape, strides.
+        self.packed = (0, 0, size, dtype.itemsize, pointer, size, dtype.itemsize)
+
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        return {"shape": (self.size,), "strides": None, "typestr": self.dtype.str, "data": (self.pointer, False),
+                "version": 3}
+
+    @property
+    def array(self) -> Any:
+        """As an array of Numba's."""
+        return cuda.as_cuda_array(self)
+
+
+# Numba's types as `struct` names them; a complex number is two parameters.
+_CODES = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
+          "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d", "complex64": "ff",
+          "complex128": "dd"}
+
+
+def _kind(argument: Any) -> Any:
+    """Numba's type of an argument. A layout holds whole numbers, all of 64 bits, whatever the first one holds."""
+    if type(argument) is Memory:
+        return from_dtype(argument.dtype)[::1]
+    if isinstance(argument, tuple):
+        return types.NamedUniTuple(types.int64, len(argument), type(argument))
+    return typeof(argument)
+
+
+def _codes(kind: Any) -> str:
+    """The parameters that an argument becomes."""
+    if isinstance(kind, types.Array):
+        return "qqqqQqq"
+    return len(kind) * "q" if isinstance(kind, types.BaseTuple) else _CODES[str(kind)]
+
+
+class Parameters:
+    """Where the driver finds the arguments of a launch: packed as Numba passes them, each at a place of its own.
+
+    Parameters
+    ----------
+    kinds : sequence of Numba types
+        Of the arguments, for which the kernel was compiled; whatever does not fit raises `struct.error`.
+    """
+
+    def __init__(self, kinds: tuple):
+        codes = "".join(map(_codes, kinds))
+        self._pack = struct.Struct(codes)
+        self._values = bytearray(self._pack.size)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._values))
+        self.places = [struct.calcsize(codes[:i + 1]) - struct.calcsize(code) for i, code in enumerate(codes)]
+        self._pointers = (ctypes.c_void_p * len(codes))(*(first + place for place in self.places))
+        self.address = ctypes.addressof(self._pointers)
+
+    def fill(self, args: tuple) -> None:
+        """Take the arguments of the next launch."""
+        values: list[Any] = []
+        for a in args:
+            if type(a) is Memory:
+                values += a.packed
+            elif isinstance(a, tuple):
+                values += a
+            elif isinstance(a, (complex, np.complexfloating)):
+                values += (a.real, a.imag)
+            else:
+                values.append(a)
+        self._pack.pack_into(self._values, 0, *values)
+
+
+class _Launcher:
+    """A kernel compiled for arguments of some types; the driver launches it: Numba's launch takes 20 times as long."""
+
+    def __init__(self, kernel: Any, args: tuple):
+        from numba.cuda.cudadrv.driver import binding, driver
+
+        kinds = tuple(map(_kind, args))
+        self._parameters = Parameters(kinds)
+        self._compiled = kernel.compile(kinds)
+        self._compiled.bind()
+        self._function = binding.CUfunction(int(self._compiled.library.get_cufunc().handle))
+        self._launch, self._one_at_a_time = driver.cuLaunchKernel, Lock()
+        self._allowed = SHARED_LIMIT
+
+    def __call__(self, grid: tuple, block: tuple, stream: int, shared: int, args: tuple) -> None:
+        with self._one_at_a_time:
+            if shared > self._allowed:
+                self._ask_for(shared)
+            self._parameters.fill(args)
+            self._launch(self._function, *grid, *block, shared, stream, self._parameters.address, 0)
+
+
+    def _ask_for(self, shared: int) -> None:
+        """Let the kernel have more bytes of shared memory than every block may hold."""
+        from numba.cuda.cudadrv.driver import binding, driver
+
+        function = self._compiled.library.get_cufunc()
+        driver.cuKernelSetAttribute(binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                    shared, function.handle, function.device.id)
+        function.set_shared_memory_carveout(100)
+        self._allowed = shared
+
+
+_launchers: dict[tuple, _Launcher] = {}
+
+
 def launch(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, *args: Any, shared: int = 0) -> None:
     """Queue a kernel on a stream; waits for nothing. A grid of no blocks has nothing to do."""
-    if blocks if isinstance(blocks, int) else all(blocks):
-        _configured(kernel, blocks, threads, stream, shared)(*args)
+    grid, block = ((*n, *(1,) * (3 - len(n))) if isinstance(n, tuple) else (n, 1, 1) for n in (blocks, threads))
+    if 0 in grid:
+        return
+    if SIMULATED:
+        kernel[grid, block, stream_of(stream), shared](*args)
+        return
+    key = (kernel, current(), *[a.dtype if type(a) is Memory else type(a) for a in args])
+    launcher = _launchers.get(key) or _launchers.setdefault(key, _Launcher(kernel, args))
+    cuda.current_context()                             # a thread's first launch may be its first word to the driver
+    launcher(grid, block, stream if stream > 1 else 0, shared, args)
 
 
 def launch_over(kernel: Any, count: int, stream: int, *args: Any) -> None:
     """`launch` for a kernel whose threads stride over so many independent elements."""
     launch(kernel, min(-(-count // _THREADS), MOST_BLOCKS), _THREADS, stream, *args)
-
-
-def _configure(kernel: Any, blocks: int | tuple, threads: int | tuple, stream: int, shared: int) -> Callable:
-    """A launch without its arguments. Numba warns of few blocks: here the problem is small, and no one's choice."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Grid size")
-        configured = kernel[blocks, threads, stream_of(stream), shared]
-    if shared > SHARED_LIMIT and not SIMULATED:
-        configured.pre_launch_callbacks.append(_ask_for_shared)
-    return configured
-
-
-def _ask_for_shared(compiled: Any, configured: Any) -> None:
-    """Let a kernel have more shared memory than it may without asking; at each launch, as Numba says no other time."""
-    from numba.cuda.cudadrv.driver import binding, driver
-
-    function = compiled._codelibrary.get_cufunc()
-    driver.cuKernelSetAttribute(binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                configured.sharedmem, function.handle, function.device.id)
-    function.set_shared_memory_carveout(100)
-
-
-# In the simulator a kernel holds its last configuration itself.
-_configured = _configure if SIMULATED else lru_cache(maxsize=4096)(_configure)
 
 
 @device_cache(1024)
@@ -186,7 +293,7 @@ def upload(array: np.ndarray) -> Any:
     stream, host = _copies(), np.ascontiguousarray(array)
     owner = cuda.to_device(host, stream=stream)
     stream.synchronize()
-    return owner.bind(0)
+    return Memory(owner, owner.__cuda_array_interface__["data"][0], host.size, host.dtype)
 
 
 def synchronize() -> None:

@@ -6,13 +6,15 @@ does with a negative one (a comparison and a choice at every access), some of 12
 
 from __future__ import annotations
 
+import operator
 from functools import cache
 
 import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["fields", "load", "load_where", "magnitude", "pair", "store", "vload4", "vstore"]
+__all__ = ["behind", "close_copies", "copy_async", "fields", "load", "load_where", "magnitude", "pair", "store",
+           "vload4", "vstore", "wait_copies", "window_store", "window_sums"]
 
 
 if SIMULATED or cuda is None:
@@ -39,6 +41,11 @@ if SIMULATED or cuda is None:
         array[at] = value
 
     @block_function
+    def behind(array, start):
+        """The array from an element on, which is never negative; its length stays what it was."""
+        return array[start:]
+
+    @block_function
     def load_where(array, at, inside, other, which):
         """array[at] where `inside`, else other[which] as the bits of the first one's type, without a branch."""
         return array[at] if inside else other[which]
@@ -62,6 +69,44 @@ if SIMULATED or cuda is None:
         than most kernels run.
         """
         return block_function(lambda table: kind(*(int(number) for number in table)))
+
+    @block_function
+    def copy_async(target, to, source, at):
+        """target[to] = source[at], from global to shared memory of the same type; done when one has waited for it."""
+        target[to] = source[at]
+
+    @block_function
+    def close_copies():
+        """Make the copies begun since the last time a group, for which one can wait."""
+
+    @block_function
+    def wait_copies(more):
+        """Wait for the thread's own copies: all groups, or all but the last one."""
+
+    @cache
+    def window_sums(J, Q, R, S):
+        """The function that adds R x S taps to J x Q sums: all loops unrolled, the sums in registers.
+
+        sums[j Q + q] += sum of tile[at_w + r w_row + s] tile[at + (j + r) row + (q + s) step].
+        """
+
+        @block_function
+        def window_sums(sums, tile, at, row, step, at_w, w_row):
+            for j, q, r, s in np.ndindex(J, Q, R, S):
+                sums[j * Q + q] += tile[at_w + r * w_row + s] * tile[at + (j + r) * row + (q + s) * step]
+
+        return window_sums
+
+    @cache
+    def window_store(J, Q):
+        """The function that puts these sums, plus a number, into tile[at + j row + q]."""
+
+        @block_function
+        def window_store(sums, more, tile, at, row):
+            for j, q in np.ndindex(J, Q):
+                tile[at + j * row + q] = sums[j * Q + q] + more
+
+        return window_store
 
 else:
     from llvmlite import ir
@@ -128,6 +173,18 @@ else:
         return signature, generate
 
     @intrinsic
+    def behind(typingctx, array, start):
+        def generate(context, builder, signature, args):
+            # In bytes: what is added in elements later would be summed with the start first, at every access.
+            view = context.make_array(signature.return_type)(context, builder, args[0])
+            first = builder.bitcast(view.data, ir.PointerType(ir.IntType(8)))
+            there = builder.gep(first, [builder.mul(args[1], view.itemsize)])
+            view.data = builder.bitcast(there, view.data.type)
+            return view._getvalue()
+
+        return array(array, start), generate
+
+    @intrinsic
     def load_where(typingctx, array, at, inside, other, which):
         signature = array.dtype(array, at, inside, other, which)
 
@@ -175,3 +232,119 @@ else:
     @block_function
     def pair(low, high):
         return uint32(low) | uint32(uint32(high) << uint32(16))
+
+    def _multiply_add(context, builder, kind, a, b, total):
+        """total + a b, fused where the GPU has an instruction for it."""
+        if isinstance(kind, types.Complex):
+            x, y, z = (context.make_complex(builder, kind, value) for value in (a, b, total))
+            minus = builder.fsub(ir.Constant(x.imag.type, -0.0), x.imag)
+            z.real = builder.fma(x.real, y.real, builder.fma(minus, y.imag, z.real))
+            z.imag = builder.fma(x.real, y.imag, builder.fma(x.imag, y.real, z.imag))
+            return z._getvalue()
+        return builder.fma(a, b, total) if isinstance(kind, types.Float) else builder.add(builder.mul(a, b), total)
+
+    @intrinsic
+    def copy_async(typingctx, target, to, source, at):
+        def generate(context, builder, signature, args):
+            kind = signature.args[0].dtype
+            bits = kind.bitwidth // 2 if isinstance(kind, types.Complex) else kind.bitwidth
+            number, here = ir.IntType(bits), ir.IntType(32)
+            shared, there = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2))
+            # A complex number is two: it may lie at any multiple of its half.
+            first = builder.addrspacecast(builder.bitcast(builder.gep(shared, [args[1]]), ir.PointerType(number)),
+                                          ir.PointerType(number, 3))
+            source = builder.bitcast(builder.gep(there, [args[3]]), ir.PointerType(number))
+            copy = ir.InlineAsm(ir.FunctionType(ir.VoidType(), [here, ir.IntType(64)]),
+                                f"cp.async.ca.shared.global [$0], [$1], {bits // 8};", "r,l,~{memory}", True)
+            for i in range(kind.bitwidth // bits):
+                builder.call(copy, [builder.ptrtoint(builder.gep(first, [here(i)]), here),
+                                    builder.ptrtoint(builder.gep(source, [here(i)]), ir.IntType(64))])
+            return context.get_dummy_value()
+
+        return types.void(target, to, source, at), generate
+
+    def _order(text):
+        """The intrinsic of an instruction without operands, which no access to memory passes."""
+
+        @intrinsic
+        def order(typingctx):
+            def generate(context, builder, signature, args):
+                builder.call(ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", True), [])
+                return context.get_dummy_value()
+
+            return types.void(), generate
+
+        return order
+
+    close_copies = _order("cp.async.commit_group;")
+    _wait_all, _wait_others = _order("cp.async.wait_group 0;"), _order("cp.async.wait_group 1;")
+
+    @block_function
+    def wait_copies(more):
+        if more:
+            _wait_others()
+        else:
+            _wait_all()
+
+    @cache
+    def window_sums(J, Q, R, S):
+
+        @intrinsic
+        def window_sums(typingctx, sums, tile, at, row, step, at_w, w_row):
+            signature = types.void(sums, tile, *(types.int32,) * 5)
+
+            def generate(context, builder, signature, args):
+                kind = signature.args[0].dtype
+                source, shared = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1))
+                at, row, step, at_w, w_row = args[2:]
+
+                def read(pointer):
+                    return context.unpack_value(builder, kind, pointer)
+
+                def places(first, step, count):
+                    """Pointers `step` elements apart."""
+                    return [builder.gep(first, [builder.mul(step, step.type(i))]) for i in range(count)]
+
+                targets = places(source, row.type(1), J * Q)
+                totals = [read(pointer) for pointer in targets]
+                factors = [[read(pointer) for pointer in places(taps, row.type(1), S)]
+                           for taps in places(builder.gep(shared, [at_w]), w_row, R)]
+                for i, line in enumerate(places(builder.gep(shared, [at]), row, J + R - 1)):
+                    window = [read(pointer) for pointer in places(line, step, Q + S - 1)]
+                    for r in range(max(0, i - J + 1), min(R, i + 1)):
+                        for s in range(S):
+                            for q in range(Q):
+                                to = (i - r) * Q + q
+                                totals[to] = _multiply_add(context, builder, kind, factors[r][s], window[q + s],
+                                                           totals[to])
+                for pointer, total in zip(targets, totals, strict=True):
+                    context.pack_value(builder, kind, total, pointer)
+                return context.get_dummy_value()
+
+            return signature, generate
+
+        return window_sums
+
+    @cache
+    def window_store(J, Q):
+
+        @intrinsic
+        def window_store(typingctx, sums, more, tile, at, row):
+            signature = types.void(sums, sums.dtype, tile, types.int32, types.int32)
+
+            def generate(context, builder, signature, args):
+                kind = signature.args[0].dtype
+                add = context.get_function(operator.add, kind(kind, kind))
+                source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2))
+                at, row = args[3:]
+                for j in range(J):
+                    line = builder.gep(target, [builder.add(at, builder.mul(row, row.type(j)))])
+                    for q in range(Q):
+                        total = context.unpack_value(builder, kind, builder.gep(source, [row.type(j * Q + q)]))
+                        context.pack_value(builder, kind, add(builder, (total, args[1])),
+                                           builder.gep(line, [row.type(q)]))
+                return context.get_dummy_value()
+
+            return signature, generate
+
+        return window_store

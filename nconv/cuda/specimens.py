@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
-from . import copies, direct, elements, ends, gaps, im2col, learning, proof
+from . import copies, elements, ends, gaps, im2col, learning, proof
+from .device import SHARED_LIMIT
+from .direct import each, rows, shapes, tiles
 from .fft import blocks, passes, planes, whole
 from .proof import Specimen
 
@@ -51,20 +53,26 @@ def specimens() -> Iterator[Specimen]:
     for dtype in ALL:
         number, array = from_dtype_name(dtype), _array(dtype)
         arrays = (array, table, array, array, array, number)
-        yield Specimen(f"direct_pack_kernel {dtype}", direct.direct_pack_kernel, (array, array, *(int64,) * 4))
-        yield Specimen(f"direct_each_kernel {dtype}", direct.direct_each_kernel(dtype, direct._EACH_CHANNELS),
-                       (_layout(direct.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
+        yield Specimen(f"direct_pack_kernel {dtype}", each.direct_pack_kernel, (array, array, *(int64,) * 4))
+        yield Specimen(f"direct_each_kernel {dtype}", each.direct_each_kernel(dtype, each.EACH_CHANNELS),
+                       (_layout(each.EachLayout), table, *arrays), fma=4 * (dtype[0] in "fc"))
         for index in ("int32", "int64"):
             narrow = (array, _array(index), array, array, array, number)
-            for J, R, jump in ((direct._PLANE_ROWS, 8, 64), (direct._LINE_OUTPUTS, 8, 1), (direct._LINE_OUTPUTS, 4, 0)):
-                yield Specimen(f"direct_tile_kernel {dtype} {index} {J} {R} {jump}",
-                               direct.direct_tile_kernel(dtype, index, J, R, jump),
-                               (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT,
-                               fma=J * (R * (jump > 0) + 1) * (dtype[0] in "fc"))
+            size = number.bitwidth // 8
+            plane, smallest, line = shapes.PLANES[size][0], shapes.PLANES[size][-1], shapes.LINES[size][0]
+            forms = [(*plane, 7, 7, True, True, True), (1, line, 1, 8, True, True, True)]
+            if index == "int32":
+                forms += [(*smallest, 7, 7, True, True, False), (*smallest, 1, 5, False, False, False),
+                          (1, line, 1, 1, False, True, False)]
+            for form in forms:
+                yield Specimen(f"direct_tile_kernel {dtype} {index} {'.'.join(map(str, map(int, form)))}",
+                               tiles.direct_tile_kernel(dtype, index, *form),
+                               (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT,
+                               threads=128 if size > 4 else 256)
             for R in (1, 3, 8):
                 yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
-                               direct.direct_rows_kernel(dtype, index, direct._MOST_ROWS, R),
-                               (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * R * (dtype[0] in "fc"))
+                               rows.direct_rows_kernel(dtype, index, rows.MOST_ROWS, R),
+                               (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * R * (dtype[0] in "fc"))
     for dtype in ("float32", "float64"):
         yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -76,10 +84,10 @@ def specimens() -> Iterator[Specimen]:
         yield Specimen(f"im2col_pack_kernel {dtype}", im2col.im2col_pack_kernel, (array, array, *(int64,) * 7))
         yield Specimen(f"im2col_sum_quads_kernel {dtype}", im2col.im2col_sum_quads_kernel, (array, array, int64, int64),
                        wide_loads=2)
-        for rows, threads, resident in ((128, 256, 2), (64, 128, 3))[:1 if dtype == "int64" else 2]:
+        for height, threads, resident in ((128, 256, 2), (64, 128, 3))[:1 if dtype == "int64" else 2]:
             for steady in (True, False):
-                yield Specimen(f"im2col_tile_kernel {dtype} {rows}{' steady' if steady else ''}",
-                               im2col.im2col_tile_kernel(dtype, steady, rows, 128, 8),
+                yield Specimen(f"im2col_tile_kernel {dtype} {height}{' steady' if steady else ''}",
+                               im2col.im2col_tile_kernel(dtype, steady, height, 128, 8),
                                (_layout(im2col.PatchLayout), array, table, table, array, array, array, array),
                                threads=threads, blocks=resident if steady and dtype == "float32" else 1,
                                fma=64 * (dtype[0] == "f"), wide_loads=5)
@@ -90,12 +98,15 @@ def specimens() -> Iterator[Specimen]:
     yield Specimen("ends_sum_kernel float16 in, float16 out", ends.ends_sum_kernel("float32"),
                    (table, _array("int32"), half, single, single, half))
     narrow = (half, _array("int32"), single, single, half, from_dtype_name("float32"))
+    yield Specimen("direct_each_kernel float16 in, float16 out", each.direct_each_kernel("float32", each.EACH_CHANNELS),
+                   (_layout(each.EachLayout), table, half, table, single, single, half, from_dtype_name("float32")),
+                   fma=each.EACH_CHANNELS)
     yield Specimen("direct_tile_kernel float16 in, float16 out",
-                   direct.direct_tile_kernel("float32", "int32", direct._PLANE_ROWS, 8, 64),
-                   (_layout(direct.TileLayout), *narrow), shared=direct.SHARED_LIMIT, fma=direct._PLANE_ROWS * 9)
+                   tiles.direct_tile_kernel("float32", "int32", *shapes.PLANES[4][0], 7, 7, True, False, True),
+                   (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT, fma=49 * 49)
     yield Specimen("direct_rows_kernel float16 in, float16 out",
-                   direct.direct_rows_kernel("float32", "int32", direct._MOST_ROWS, 3),
-                   (_layout(direct.RowsLayout), *narrow), fma=direct._MOST_ROWS * 3)
+                   rows.direct_rows_kernel("float32", "int32", rows.MOST_ROWS, 3),
+                   (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * 3)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
                    (_layout(im2col.PatchLayout), half, table, table, single, single, single, half),
@@ -107,11 +118,11 @@ def specimens() -> Iterator[Specimen]:
     for kind, stored in (("tf32", single), ("half", half)):
         yield Specimen(f"im2col_fragment_kernel {kind}", im2col.im2col_fragment_kernel(kind),
                        (single, stored, *(int64,) * 7))
-    for group, tiles in im2col.TENSOR_TILES.items():
-        for (rows, columns), warps in tiles.items():
+    for group, cut in im2col.TENSOR_TILES.items():
+        for (height, width), warps in cut.items():
             threads = 32 * warps.down * warps.across
             for steady in (True, False):
-                label = f"{rows}x{columns}{' groups' if group else ''}{' steady' if steady else ''}"
+                label = f"{height}x{width}{' groups' if group else ''}{' steady' if steady else ''}"
                 for kind, x, outs in (("tf32", words, (single,)), ("half", bits, (half, single))):
                     for out in outs:
                         split = ", split" if kind == "half" and out is single else ""

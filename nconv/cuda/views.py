@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from .copies import (
     truncate_kernel,
     unsigned_kernel,
 )
-from .device import MOST_BLOCKS, SIMULATED, cuda, launch, launch_over, mark, stream_of, table
+from .device import MOST_BLOCKS, SIMULATED, Memory, cuda, launch, launch_over, mark, stream_of, table
 from .elements import OPERATIONS, SUM_THREADS, combine_kernel, compute_type, number_kernel, sum_kernel
 
 
+@lru_cache(maxsize=4096)
 def reshaped_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
     """Strides with which the same memory has the shape `new`; None where only a copy has it.
 
@@ -73,6 +75,7 @@ class DeviceArray:
     """
 
     __slots__ = ("dtype", "owner", "pointer", "ready", "shape", "stream", "strides")
+    is_cuda = True                                                    # PyTorch's word for it
 
     def __init__(self, owner: Any, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None,
                  dtype: np.dtype, stream: int, ready: Any = None):
@@ -98,7 +101,8 @@ class DeviceArray:
     def contiguous(self) -> bool:
         """Whether the elements lie one behind the other."""
         plain = contiguous_strides(self.shape, self.dtype.itemsize)
-        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, plain, strict=True))
+        return self.strides == plain or all(
+            n == 1 or a == b for n, a, b in zip(self.shape, self.strides, plain, strict=True))
 
     @property
     def __cuda_array_interface__(self) -> dict:
@@ -266,11 +270,7 @@ class DeviceArray:
 
     def extent(self) -> tuple[int, int]:
         """(elements from the lowest address to element (0, ..., 0), elements from lowest to highest address)."""
-        if not self.size:
-            return 0, 0
-        reach = [step // self.dtype.itemsize * (n - 1) for n, step in zip(self.shape, self.strides, strict=True)]
-        before = -sum(r for r in reach if r < 0)
-        return before, before + sum(r for r in reach if r > 0) + 1
+        return _extent(self.shape, self.strides, self.dtype.itemsize)
 
     def memory(self, dtype: np.dtype | None = None) -> Any:
         """What a kernel takes: the memory from the lowest to the highest address, one-dimensional."""
@@ -284,9 +284,20 @@ class DeviceArray:
             buffer = (ctypes.c_byte * (count * dtype.itemsize)).from_address(first)
             buffer.owner = self.owner                                 # lives as long as the view
             return np.frombuffer(buffer, dtype)
-        return cuda.as_cuda_array(DeviceArray(self.owner, first, (count,), None, dtype, 0), sync=False)
+        return Memory(self.owner, first, count, dtype)
 
 
+@lru_cache(maxsize=4096)
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """See `DeviceArray.extent`."""
+    if 0 in shape:
+        return 0, 0
+    reach = [step // itemsize * (n - 1) for n, step in zip(shape, strides, strict=True)]
+    before = -sum(r for r in reach if r < 0)
+    return before, before + sum(r for r in reach if r > 0) + 1
+
+
+@lru_cache(maxsize=4096)
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Strides of C order."""
     return tuple(itemsize * product(shape[a + 1:]) for a in range(len(shape)))
@@ -296,6 +307,8 @@ def address_of(array: Any) -> int:
     """Address of the memory of a device array, in the simulator of a host array."""
     if isinstance(array, np.ndarray):
         return array.ctypes.data
+    if hasattr(array, "data_ptr"):                                    # PyTorch's, whose interface is slow to build
+        return array.data_ptr()
     return array.__cuda_array_interface__["data"][0]
 
 

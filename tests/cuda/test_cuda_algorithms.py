@@ -10,6 +10,7 @@ from tolerance import bound
 import nconv
 from nconv import choice, engine, registry
 from nconv.cuda import direct, fft
+from nconv.cuda.direct import axes, rows, shapes
 from nconv.machine import Gpu, machine
 from nconv.problem import ConvProblem
 
@@ -82,15 +83,16 @@ def test_odd_memory(name):
         check(name, problem, view)
 
 
-@pytest.mark.parametrize("setting", [{"_ROWS_WINDOW": 0}, {"_ROWS_WINDOW": 1 << 30}, {"NARROW": 0}],
+@pytest.mark.parametrize("setting", [[(direct, "_ROWS_WINDOW", 0), (direct, "_ROWS_PLANE", 0)],
+                                     [(direct, "_ROWS_WINDOW", 1 << 30)], [(axes, "NARROW", 0)]],
                          ids=["tiles", "rows", "64 bits"])
 @pytest.mark.parametrize("case", [f"{base}-{kind}" for base in ("image", "volume", "wide_window", "long_signal")
                                   for kind in ("plain", "depthwise", "filled", "batch")] + ["image-stride"])
 def test_direct_kernels_agree(case, setting, monkeypatch):
     """Each serves every window, whichever is thought the faster one; addresses beyond 32 bits have their own."""
-    for name, value in setting.items():
-        monkeypatch.setattr(direct, name, value)
-    caches = (direct._way, direct._rows_layout, direct._tile_layout)
+    for name in setting:
+        monkeypatch.setattr(*name)
+    caches = (direct._way, rows.rows_layout, shapes.tile_layout)
     for cached in caches:
         cached.cache_clear()
     # A fill value of its own: no map of another test is found on the device.
@@ -117,7 +119,7 @@ def test_whole_axes(case, whole_axes):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 56, 4095, 4096, 4097, (1 << 30) + 1, (1 << 31) - 1])
 def test_division_by_multiplication_is_exact(n):
-    factor, shift = direct._divisor(n)
+    factor, shift = axes.divisor(n)
     assert factor < 1 << 32
     last = (1 << 31) - 1
     for a in {0, 1, n - 1, min(n, last), last, last // n * n, max(last // n * n - 1, 0)}:

@@ -240,8 +240,8 @@ import numpy as np
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
 from nconv.cuda import arrays, device
 assert not device.SIMULATED
-flat = create_autospec(DeviceNDArray, instance=True)
-flat.copy_to_host.return_value = np.arange(6.0)
+flat = SimpleNamespace(array=create_autospec(DeviceNDArray, instance=True))
+flat.array.copy_to_host.return_value = np.arange(6.0)
 result = SimpleNamespace(contiguous=True, shape=(2, 3), dtype=np.dtype("f8"), memory=lambda: flat)
 np.testing.assert_array_equal(arrays.to_host(result), [[0, 1, 2], [3, 4, 5]])
 """
