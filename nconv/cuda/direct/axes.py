@@ -1,17 +1,15 @@
-"""What the kernels of tiles and rows share: three axes, their maps, division by multiplication."""
+"""What the kernels of tiles and rows share: three axes and their maps."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import int32, uint32, uint64
 
 from ...boundary import FILL
-from ...geometry import ceil_div
 from ...problem import ConvProblem
 from ..arrays import OUTSIDE, three
-from ..device import block_function, device_cache, upload
+from ..device import device_cache, upload
 
 RUN = ("begin", "end", "first", "step")
 NARROW = 1 << 29               # elements of an image up to which its places are numbers of 32 bits
@@ -62,19 +60,3 @@ def _longest_run(index: np.ndarray) -> tuple[int, int]:
     edges = np.concatenate([[0], np.flatnonzero(~joined) + 1, [len(index)]])
     longest = int(np.argmax(np.diff(edges) * inside[edges[:-1]]))
     return int(edges[longest]), int(edges[longest + 1]) if inside[edges[longest]] else int(edges[longest])
-
-
-def divisor(n: int) -> tuple[int, int]:
-    """(factor, shift): a // n is (a * factor) >> shift for 0 <= a < 2**31, in two instructions instead of twenty.
-
-    The factor is 2**shift / n rounded up, by less than 1, so the quotient is too large by less than a / 2**shift <
-    2**-bits <= 1 / n, which does not reach the next whole number.
-    """
-    bits = (n - 1).bit_length()
-    return ceil_div(1 << 31 + bits, n), 31 + bits
-
-
-@block_function
-def over(a, factor, shift):
-    """a // n; see `divisor`."""
-    return int32((uint64(uint32(a)) * uint64(uint32(factor))) >> uint64(shift))

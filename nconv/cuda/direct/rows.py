@@ -12,8 +12,9 @@ from numba import int32, uint32
 from ...geometry import ceil_div, round_up
 from ...problem import ConvProblem
 from ..device import block_size, cuda, kernel
+from ..division import divisor, over
 from ..ptx import behind, load, store
-from .axes import divisor, over, three_axes
+from .axes import three_axes
 
 MOST_ROWS = 16                 # output rows of a thread
 MOST_TOGETHER = 8              # rows of a window that a thread takes at once

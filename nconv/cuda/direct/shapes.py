@@ -12,7 +12,8 @@ from ...geometry import ceil_div, product, round_up, span
 from ...machine import machine
 from ...problem import ConvProblem
 from ..device import LANES, SHARED_LIMIT, block_size
-from .axes import divisor, is_line, three_axes
+from ..division import divisor
+from .axes import is_line, three_axes
 from .tiles import TileLayout, direct_tile_kernel
 
 # Outputs of a thread, by the bytes of a number: (rows, columns) in a plane, columns in a line. Neighbouring threads lie

@@ -14,8 +14,8 @@ import numba
 from numba import int32, int64, uint32
 
 from ..device import block_function, cuda, kernel
+from ..division import over
 from ..ptx import behind, close_copies, copy_async, load, store, wait_copies, window_store, window_sums
-from .axes import over
 
 FETCH = 8                      # loads of a thread under way at once where they pass through registers
 TURNS = 4                      # copies of a thread between two questions for the end

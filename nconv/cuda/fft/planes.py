@@ -14,7 +14,7 @@ from ...geometry import ceil_div, product, round_up, span
 from ...problem import ConvProblem
 from ..arrays import Operand, in_three_axes, operand, parts, real_dtype, three
 from ..device import LANES, SIMULATED, block_size, device_cache, launch, shared_limit, table, upload
-from ..direct import _divisor
+from ..division import divisor
 from ..views import DeviceArray, convert, empty
 from .loudness import limits_of
 from .passes import RADICES, line_of, passes_of, twiddles_of
@@ -147,7 +147,7 @@ def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, first: _Cut, 
         p.groups, p.K, rows, columns, second, first.grid, last.grid, last.ride, first.valid, last.valid,
         *p.size[1:],
         first.grid * first.valid + rows, *dense[1:], *p.stride[1:],
-        *_divisor(p.stride[1]), *_divisor(p.stride[2]), lanes, steps, down, across, *cell, *cells,
+        *divisor(p.stride[1]), *divisor(p.stride[2]), lanes, steps, down, across, *cell, *cells,
         p.N * p.groups * product(cells), 31 - int(real.iexp), loudest, limits.loud, limits.large + bias,
         limits.small + bias)
 

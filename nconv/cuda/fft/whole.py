@@ -46,7 +46,7 @@ class WholeLayout(NamedTuple):
     dense2: int
     stride1: int
     stride2: int
-    over1: int                 # see `direct.divisor`
+    over1: int                 # see `division.divisor`
     shift1: int
     over2: int
     shift2: int
