@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,7 @@ from ..boundary import FILL, MODES
 from ..cuda.device import SIMULATED, check_usable, cuda
 from ..problem import ConvProblem
 from . import gpu_calls, gpu_rivals
-from .isolated import Worker
+from .isolated import Crew, Worker
 
 SECONDS = 440                          # after which nothing new is begun
 LAST_SECONDS = 20                      # that what was begun may take then: the whole stays below 8 minutes
@@ -45,6 +46,7 @@ RACE_SECONDS = 340                     # after which no contest is begun: the re
 ROW_SECONDS = 60                       # that a row may take, a new process and what it compiles included
 SANITIZED = ("signal f4", "image f4", "layer f4", "layer f2", "depthwise f4")
 ALGORITHMS = ("direct", "im2col", "fft")
+PROCESSES = 1 if SIMULATED else max(1, min(8, (os.cpu_count() or 1) // 2))     # mostly they compile, each for itself
 MODULE = "nconv.bench.gpu"             # whatever this file is run as
 
 
@@ -228,7 +230,7 @@ class Run:
 
     Parameters
     ----------
-    worker : Worker
+    worker : Worker or Crew
         Whom rows are asked of.
     out : str, optional
         Where the results go; by default to docs/results, by the device's name.
@@ -287,15 +289,20 @@ class Run:
 def correctness(run: Run, methods: tuple[str, ...], draws: int, only: str) -> None:
     """Every algorithm on every problem; prints a line for each algorithm."""
     chosen = [name for name in problems(draws) if any(part in name for part in only.split(","))]
-    for name in chosen:
-        if name.startswith("drawn") and not run.before(DRAWS_SECONDS):
-            print(f"{name} of {draws} was not begun, nor those after it: time for the race")
-            break
-        if not run.before(RACE_SECONDS):
-            run.add("correctness", {"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"})
-            break
-        for method in methods:
-            run.add("correctness", {"problem": name, "algorithm": method, **run.ask("problem", draws, name, method)})
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        if not run.before(DRAWS_SECONDS if name.startswith("drawn") else RACE_SECONDS):
+            return []
+        return [{"problem": name, "algorithm": method, **run.ask("problem", draws, name, method)} for method in methods]
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        for name, answers in zip(chosen, pool.map(rows, chosen), strict=True):
+            if not answers and name.startswith("drawn"):
+                print(f"{name} of {draws} was not begun: time for the race")
+            elif not answers:
+                answers = [{"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"}]
+            for row in answers:
+                run.add("correctness", row)
     for method in methods:
         mine = [row for row in run.report["correctness"] if row["algorithm"] == method]
         ran = [row for row in mine if "ok" in row]
@@ -377,8 +384,8 @@ def main(arguments: list[str] | None = None) -> int:
     check_usable()
     # The choice is by the rates that everybody has, whatever this machine has learnt.
     os.environ["NCONV_CACHE_DIR"] = tempfile.mkdtemp(prefix="nconv-gpu-")
-    with Worker(MODULE) as worker:
-        run = Run(worker, options.out)
+    with Crew(MODULE, PROCESSES) as crew:
+        run = Run(crew, options.out)
         print(f"{run.report.get('device', run.report.get('fault'))}, {run.report.get('versions')}", flush=True)
         correctness(run, tuple(options.methods.split(",")), options.draws, options.only)
         if not options.only:

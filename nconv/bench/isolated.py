@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from queue import LifoQueue
 from threading import Timer
 from typing import Any
 
@@ -105,6 +106,39 @@ class Worker:
         """The end of what the process said."""
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 3000))
         return self._said.read().decode(errors="replace")
+
+
+class Crew:
+    """Several such processes; whoever asks, also from several threads, gets the answer of one that is idle.
+
+    The latest to answer is asked first: who asks one after the other always asks the same.
+    """
+
+    def __init__(self, module: str, count: int):
+        self._workers = [Worker(module) for _ in range(count)]
+        self._idle: LifoQueue[Worker] = LifoQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for worker in self._workers:
+            worker.__exit__()
+
+    @property
+    def lost(self) -> int:
+        """Processes that were lost so far."""
+        return sum(worker.lost for worker in self._workers)
+
+    def ask(self, *request: Any, limit: float) -> dict[str, Any]:
+        """See `Worker.ask`; the limit begins once a process is idle."""
+        worker = self._idle.get()
+        try:
+            return worker.ask(*request, limit=limit)
+        finally:
+            self._idle.put(worker)
 
 
 def fault_of(error: BaseException) -> dict[str, Any]:

@@ -109,8 +109,9 @@ def test_whole_axes_in_every_type(case, dtype, whole_axes):
     check("fft", problem)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.split("-")[0] in ("signal", "image")] + [
-    "long_signal-plain", "wide_window-plain", "one_element-plain"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.split("-")[0] == "signal"] + [
+    "long_signal-plain", "wide_window-plain", "one_element-plain", *(f"image-{kind}" for kind in (
+        "stride", "dilation", "asymmetric", "grouped", "upsampled", "filled", "reflect"))])
 def test_whole_axes(case, whole_axes):
     problem = CASES[case].replace(device="cuda")
     assert fft._plane(problem)
