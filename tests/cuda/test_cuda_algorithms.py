@@ -9,7 +9,7 @@ from tolerance import bound
 
 import nconv
 from nconv import choice, engine, registry
-from nconv.cuda import direct, fft
+from nconv.cuda import direct, division, fft
 from nconv.cuda.direct import axes, rows, shapes
 from nconv.machine import Gpu, machine
 from nconv.problem import ConvProblem
@@ -118,9 +118,16 @@ def test_whole_axes(case, whole_axes):
     check("fft", problem)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("case", ["pointwise-plain", "layer-plain", "layer-asymmetric", "layer-grouped"])
+def test_several_steps_at_one_place_of_the_window(case, dtype):
+    """As layers of many channels have them: from one to the next only the channel changes."""
+    check("im2col", CASES[case].replace(C=24, dtype=np.dtype(dtype), device="cuda"))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 56, 4095, 4096, 4097, (1 << 30) + 1, (1 << 31) - 1])
 def test_division_by_multiplication_is_exact(n):
-    factor, shift = axes.divisor(n)
+    factor, shift = division.divisor(n)
     assert factor < 1 << 32
     last = (1 << 31) - 1
     for a in {0, 1, n - 1, min(n, last), last, last // n * n, max(last // n * n - 1, 0)}:

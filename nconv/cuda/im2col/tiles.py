@@ -276,8 +276,8 @@ def im2col_tile_kernel(dtype_name: str, steady: bool, BM: int, BN: int, TM: int)
         for l in range(LOADS):
             store(columns_shared, thread + l * threads, next_column[l] if inside else outside)
         for l in range(PANELS):
-            at = (thread + l * threads) * 4
-            vstore(rows_shared, at, vload4(weight, panel + at))
+            quad_at = (thread + l * threads) * 4
+            vstore(rows_shared, quad_at, vload4(weight, panel + quad_at))
         cuda.syncthreads()
         # A warp's lanes are 4 by 8, in an order in which its loads of shared memory meet no bank twice.
         lane, warp = thread % 32, thread // 32
