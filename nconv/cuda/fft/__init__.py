@@ -75,7 +75,7 @@ def error(problem: ConvProblem) -> float:
 
 
 def _plane(problem: ConvProblem) -> planes.Plane | None:
-    """The planes whose whole axes are transformed, where there are some; input that is loud takes blocks all the same."""
+    """The planes whose whole axes are transformed, if any; input that is loud takes blocks all the same."""
     return _faster(problem, machine("cuda"))
 
 
