@@ -305,7 +305,7 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
     watch = _watch(threads)
-    multiply3, early = multiply(radix3), multiplied and rounds3 == 1
+    multiply3 = multiply(radix3)
     turn_back1, back1 = turn(radix1, True), transform(radix1, True)
     pull3, push3, transform3, back3 = pull(radix3), push(radix3), transform(radix3, False), transform(radix3, True)
     forward2 = middle(length, count, False, threads, False)
@@ -343,9 +343,6 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
                 r, first, j, at = place1(i)
                 values = transform1(pull1(source, from_at + int32(r * length + first), apart1))
                 push1(shared, at, step1, turn1(values, turns, j, apart1))
-        if early:                                      # on their way while the next pass runs
-            r, first, _, at = place3(min(thread, int32(butterflies3 - 1)))
-            factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
         cuda.syncthreads()
         forward2(shared, turns, thread)
         cuda.syncthreads()
@@ -355,8 +352,7 @@ def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multipli
                 r, first, _, at = place3(i)
                 values = transform3(pull3(shared, at, step3))
                 if multiplied:
-                    if not early:
-                        factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
+                    factors = pull3(kernels, kernel_at + int32(r * length + first), 1)
                     push3(shared, at, step3, back3(multiply3(values, factors)))
                 else:
                     values = multiply3(values, pull3(kernels, 0, 0))
