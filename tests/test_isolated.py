@@ -2,11 +2,12 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nconv.bench.isolated import Worker
+from nconv.bench.isolated import Crew, Worker
 
 
 @pytest.fixture
@@ -62,3 +63,14 @@ def test_it_ends_when_it_is_closed_and_runs_under_another_command(worker):
     with Worker("isolated_rows", prefix=["env", "A_NAME=3"]) as under:
         assert under.close(1) is None
         assert under.ask("well", limit=60)["ok"] and under.close(60) == 0
+
+
+def test_a_crew_answers_several_at_once(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    with Crew("isolated_rows", 2) as crew:
+        with ThreadPoolExecutor(4) as pool:
+            rows = list(pool.map(lambda i: crew.ask("well", i, limit=60), range(8)))
+        assert [row["more"] for row in rows] == [[i] for i in range(8)] and len({row["pid"] for row in rows}) <= 2
+        assert not crew.ask("exit", limit=60)["ok"] and crew.lost == 1
+        one, two = crew.ask("well", limit=60), crew.ask("well", limit=60)
+        assert one["pid"] == two["pid"]

@@ -290,19 +290,26 @@ def correctness(run: Run, methods: tuple[str, ...], draws: int, only: str) -> No
     """Every algorithm on every problem; prints a line for each algorithm."""
     chosen = [name for name in problems(draws) if any(part in name for part in only.split(","))]
 
-    def rows(name: str) -> list[dict[str, Any]]:
-        if not run.before(DRAWS_SECONDS if name.startswith("drawn") else RACE_SECONDS):
-            return []
-        return [{"problem": name, "algorithm": method, **run.ask("problem", draws, name, method)} for method in methods]
+    requests = [(name, method) for name in chosen for method in methods]
 
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        for name, answers in zip(chosen, pool.map(rows, chosen), strict=True):
-            if not answers and name.startswith("drawn"):
-                print(f"{name} of {draws} was not begun: time for the race")
-            elif not answers:
-                answers = [{"problem": name, "algorithm": "all", "ok": False, "fault": "out of time"}]
-            for row in answers:
-                run.add("correctness", row)
+    def answer_in_time(request: tuple[str, str]) -> dict[str, Any] | None:
+        name, method = request
+        if name.startswith("drawn") and not run.before(DRAWS_SECONDS):
+            return None
+        return run.ask("problem", draws, name, method) if run.before(RACE_SECONDS) else {
+            "ok": False, "fault": "out of time"}
+
+    pool, skipped = ThreadPoolExecutor(PROCESSES), 0
+    try:
+        for (name, method), row in zip(requests, pool.map(answer_in_time, requests), strict=True):
+            if row is None:
+                skipped += 1
+            else:
+                run.add("correctness", {"problem": name, "algorithm": method, **row})
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)      # who is being asked ends with the processes
+    if skipped:
+        print(f"{skipped} rows of problems at random were not begun: time for the race")
     for method in methods:
         mine = [row for row in run.report["correctness"] if row["algorithm"] == method]
         ran = [row for row in mine if "ok" in row]

@@ -15,7 +15,7 @@ from ..cuda.device import SIMULATED, cuda, kernel
 from ..geometry import product
 from .isolated import fault_of
 
-REPEATS = 9
+REPEATS = 1 if SIMULATED else 9
 PLUG = 600_000                 # turns of a kernel that keeps the GPU busy for some milliseconds
 GOALS = {"dense": 1.0, "dense tf32": 0.8, "depthwise 2-D": 2.0, "depthwise conv1d": 2.0, "depthwise 3-D": 2.0,
          "long conv1d": 3.0, "images": 5.0, "volumes": 5.0}

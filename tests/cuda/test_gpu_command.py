@@ -25,12 +25,12 @@ def test_its_oracle_is_the_tests_oracle(case):
 
 
 class Here:
-    """A worker in this process, where tests can change what it does."""
+    """Workers in this process, where tests can change what they do."""
 
     lost = 0
 
-    def __init__(self, module):
-        assert module == gpu.MODULE
+    def __init__(self, module, count=1):
+        assert module == gpu.MODULE and count == gpu.PROCESSES
 
     def __enter__(self):
         return self
@@ -45,7 +45,7 @@ class Here:
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(gpu, "Worker", Here)
+    monkeypatch.setattr(gpu, "Crew", Here)
 
 
 def test_rows_run_in_a_process_of_their_own(tmp_path):
