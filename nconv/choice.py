@@ -125,7 +125,8 @@ class _Scores:
             return min((score for score in known if not score.refused), key=lambda score: score.seconds)
         # The next to be asked is the one with the lowest bound: first that of a call alone, then that of its work.
         bids: list[tuple[float, int, float | None]] = [
-            (self._call * self._calls(algorithm), i, None) for i, algorithm in enumerate(self._algorithms)]
+            (self._call * self._serial[0].calls(getattr(algorithm, "CALLS", 1.0)), i, None)
+            for i, algorithm in enumerate(self._algorithms)]
         heapify(bids)
         best = None
         while bids and (best is None or bids[0][0] < best.seconds):
@@ -177,11 +178,6 @@ class _Scores:
         if error > error_limit:
             return f"expected error is {error:.3g} times the direct method's, the limit is {error_limit:.3g}"
         return ""
-
-    def _calls(self, algorithm: ModuleType) -> float:
-        """What a call takes beside its work, in those of others."""
-        calls = getattr(algorithm, "CALLS", 1.0)
-        return min(calls, 1.0) if self._serial[0].reused else calls
 
     def _least(self, algorithm: ModuleType) -> tuple[float, float]:
         """(seconds on one thread, error) that the algorithm cannot undercut."""

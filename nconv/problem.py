@@ -228,6 +228,10 @@ class ConvProblem:
         return tuple(span(o, s) + span(r, d) - 1 if o else 0
                      for o, s, r, d in zip(self.out, self.stride, self.kernel, self.dilation, strict=True))
 
+    def calls(self, unprepared: float) -> float:
+        """What a call takes beside its work, from that of one that prepares its weight; in calls of others."""
+        return min(unprepared, 1.0) if self.reused else unprepared
+
     def index_maps(self) -> tuple[np.ndarray, ...]:
         """For each axis, the input index under each padded position that is read (`boundary.FILL`: the fill value)."""
         return tuple(

@@ -81,7 +81,7 @@ def over(record: dict[str, Any]) -> float:
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
-    mib = {name: f"{bytes / 2**20:.0f}" for name, bytes in record["held"].items()}
+    mib = {name: f"{held / 2**20:.0f}" for name, held in record["held"].items()}
     rivals = [name for name in mib if name != AUTO]
     return [record["name"], f"{record['arrays'] / 2**20:.0f}", f"{record['output'] / 2**20:.0f}", mib[AUTO],
             ", ".join(f"{name} {mib[name]}" for name in rivals) or "none"]

@@ -56,7 +56,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """The passes' multiplications, the gathering of tiles with what they share, and the store of the output."""
     choice = _choose(problem)
     threads = min(problem.threads, choice.items)
-    return {"call": 1 if problem.reused else CALLS, "start": threads > 1,
+    return {"call": problem.calls(CALLS), "start": threads > 1,
             "separable.products": 2 * choice.macs * parts(problem) ** 2 / machine.flops(problem.engine) / threads,
             "separable.gathered": choice.gathered * problem.engine.itemsize / threads,
             "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize) / threads}

@@ -14,6 +14,7 @@ SUPPORTS = "floating and complex types; windows of at most 7 taps an axis, no st
 REFERENCE = ("Winograd 1980, Arithmetic Complexity of Computations; Lavin, Gray 2016, Fast Algorithms for "
              "Convolutional Neural Networks (arXiv 1509.09308); Barabasz et al. 2020, Error Analysis and Improving the "
              "Accuracy of Winograd Convolution (arXiv 1803.10986)")
+CALLS = choice.CALLS
 _TILES = choice.Tiles((4, 6, 8), 8)
 
 

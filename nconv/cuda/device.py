@@ -237,7 +237,6 @@ class _Launcher:
             self._parameters.fill(args)
             self._launch(self._function, *grid, *block, shared, stream, self._parameters.address, 0)
 
-
     def _ask_for(self, shared: int) -> None:
         """Let the kernel have more bytes of shared memory than every block may hold."""
         from numba.cuda.cudadrv.driver import binding, driver

@@ -61,7 +61,7 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
     samples = p.N * p.groups * product(extents) / _halves(p) * (p.C + p.K)
     windows = 0 if p.reused else p.groups * p.K * p.C * points
     per_point = 5 * log2(points) / machine.flops(p.engine)
-    counted = {"call": 1 if p.reused else CALLS, "fft.points": samples * per_point, "fft.kernels": windows * per_point}
+    counted = {"call": p.calls(CALLS), "fft.points": samples * per_point, "fft.kernels": windows * per_point}
     return machine.seconds(counted), _error(points)
 
 
@@ -81,7 +81,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     windows = 0 if p.reused else p.groups * p.K * p.C
     spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
     streamed = machine.streamed(product(p.out_shape) * p.engine.itemsize) + choice.items * machine.streamed(spectra)
-    return {"call": 1 if p.reused else CALLS, "start": threads > 1,
+    return {"call": p.calls(CALLS), "start": threads > 1,
             "fft.points": choice.items * channels * one / threads,
             "fft.blocks": choice.items / threads, "fft.rows": choice.items * channels * blocks_rows / threads,
             "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads, "fft.kernels": windows * one,

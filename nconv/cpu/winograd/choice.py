@@ -21,7 +21,7 @@ from .tiles import TileLayout, winograd_tile_kernel, winograd_weight_kernel
 
 _CHUNK = 64                    # channels summed in registers: bounds the weight panel and, more so, the rounding
 _MOST_TILES = 48               # of a block
-_CALLS = 1.3                   # that a call with its transforms of weights is worth
+CALLS = 1.3                    # that a call with its transforms of weights is worth
 _BLOCK_BYTES = 3 << 19         # of one thread's transformed tiles
 _ERROR = {4: (1.6, 1.6, 1.6), 6: (4.0, 5.5, 7.5), 8: (14.0, 32.0, 150.0)}
 """Largest error over the direct method's of tiles of so many elements in one, two, three axes; docs/winograd.rst."""
@@ -161,8 +161,8 @@ def least(problem: ConvProblem, machine, family: Tiles) -> tuple[float, float]:
     extents = [_extent(_most(r, family), r, o, family.extents[-1]) for r, o in zip(p.kernel, p.out, strict=True)]
     elements = p.N * p.groups * product(map(_elements, p.out, p.kernel, extents))
     products = 2 * elements * p.C * parts(p) * K / machine.flops(p.engine)
-    calls = 1 if p.reused else _CALLS
-    return machine.seconds({"call": calls, "winograd.products": products}), _ERROR[min(family.own, max(extents))][0]
+    counted = {"call": p.calls(CALLS), "winograd.products": products}
+    return machine.seconds(counted), _ERROR[min(family.own, max(extents))][0]
 
 
 def _most(taps: int, family: Tiles) -> int:
@@ -191,7 +191,7 @@ def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
     panel = choice.elements * choice.channels * choice.vector * itemsize
     pixels = product(choice.extent[:-1]) * choice.x_row           # gathered for one position of the last axis
     axes = sum(n > 1 for n in choice.extent)
-    return {"call": 1 if problem.reused else _CALLS, "start": 2 * (threads > 1),
+    return {"call": problem.calls(CALLS), "start": 2 * (threads > 1),
             "winograd.products": products / machine.flops(problem.engine), "winograd.loaded": share * k_blocks * panel,
             "winograd.tiles": tiles, "winograd.gathered": tiles * pixels * choice.valid[-1] * itemsize,
             "winograd.rows": share * pixels * max(choice.count / choice.grid[-1], 1),

@@ -62,10 +62,12 @@ class Shape(NamedTuple):
 
     @property
     def tile(self) -> tuple[int, int]:
+        """Outputs of the block."""
         return self.down * self.J, self.across * self.Q
 
     @property
     def threads(self) -> int:
+        """Whole warps."""
         return round_up(self.down * self.across, LANES)
 
 
@@ -134,6 +136,6 @@ def tile_layout(problem: ConvProblem, index: str, same: bool) -> tuple[TileLayou
         *divisor(write), threads // write, width, out_width, *slab, slots, height * width + product(slab),
         height * width)
     once = single and tuple(slab) == kernel[1:]
-    return (layout, direct_tile_kernel(p.engine.name, index, shape.J, shape.Q, R, S, stride[2] == 1,
-                                       same and machine("cuda").tensor_cores, once),
+    copies = same and machine("cuda").tensor_cores     # since the GPUs that also copy to shared memory by themselves
+    return (layout, direct_tile_kernel(p.engine.name, index, shape.J, shape.Q, R, S, stride[2] == 1, copies, once),
             p.N * p.groups * p.K * out[0] * product(grid), threads, bytes_of(shape, width, out_width))

@@ -1,8 +1,10 @@
-"""Convolution by Fourier transforms of blocks in shared memory (overlap-save), in up to three axes.
+"""Convolution by Fourier transforms in up to three axes: of whole axes (`planes`), or of blocks in shared memory.
 
-Two real blocks ride as the real and imaginary part of one complex one. One kernel transforms a block, multiplies it by
-the window's spectrum and transforms it back where there is one channel and the window fits; else spectra of the input's
-blocks are kept and a second kernel sums their products over channels and parts of the window.
+Images and signals of one channel have their axes transformed as wholes where that is faster. All else, and input that
+such a transform cannot hold, takes blocks (overlap-save). Two real blocks ride as the real and imaginary part of one
+complex one. One kernel transforms a block, multiplies it by the window's spectrum and transforms it back where there is
+one channel and the window fits; else spectra of the input's blocks are kept and a second kernel sums their products
+over channels and parts of the window.
 """
 
 from __future__ import annotations

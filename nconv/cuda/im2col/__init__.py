@@ -53,7 +53,6 @@ PER_THREAD = 8                 # rows and columns of a thread
 TILES = ((128, 128), (64, 128))            # output channels and positions of a block
 
 
-
 class Warps(NamedTuple):
     """How the warps of a block share its tile."""
 
@@ -179,7 +178,7 @@ def error(problem: ConvProblem) -> float:
 class Prepared(NamedTuple):
     """The weight as [groups, row blocks, taps, rows of a block], real, zero beyond rows and taps; see `ends`.
 
-    For the tensor cores in float16 two taps of a row stand side by side.
+    For the tensor cores as `im2col_fragment_kernel` packs it.
     """
 
     packed: DeviceArray
