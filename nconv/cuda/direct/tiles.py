@@ -101,7 +101,6 @@ def _steps(dtype_name: str, index_name: str, J: int, Q: int, R: int, S: int, UNI
     """What a block does: (fill a stage with inputs, with weights, add its products to the sums, write them)."""
     dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
     place = getattr(numba, "u" + index_name)
-    both, rows, columns, one = (window_sums(J, Q, r, s) for r, s in ((R, S), (R, 1), (1, S), (1, 1)))
     place_sums = window_store(J, Q)
     LINE = J == 1
 
@@ -216,6 +215,27 @@ def _steps(dtype_name: str, index_name: str, J: int, Q: int, R: int, S: int, UNI
                 to = int32(to + threads)
                 i = int32(i + threads)
 
+    def along(several, single):
+        """The products of rows of taps: S columns at once as long as there are so many, then one by one."""
+        @block_function
+        def along(sums, tile, at, row_step, step, at_w, w_row, taps2, dilation2):
+            s = int32(0)
+            while s + S <= taps2:
+                several(sums, tile, at, row_step, step, at_w, w_row)
+                at = int32(at + S * dilation2)
+                at_w = int32(at_w + S)
+                s = int32(s + S)
+            if S > 1:
+                while s < taps2:
+                    single(sums, tile, at, row_step, step, at_w, w_row)
+                    at = int32(at + dilation2)
+                    at_w = int32(at_w + 1)
+                    s = int32(s + 1)
+
+        return along
+
+    rows, one_row = (along(window_sums(J, Q, r, S), window_sums(J, Q, r, 1)) for r in (R, 1))
+
     @block_function
     def add_window(layout, sums, tile, at_row, at_w_row, taps1, taps2):
         """Add the products of a plane of the window to the sums of a thread whose first input is at `at_row`."""
@@ -224,37 +244,13 @@ def _steps(dtype_name: str, index_name: str, J: int, Q: int, R: int, S: int, UNI
         w_row = int32(layout.slab2)
         r = int32(0)
         while r + R <= taps1:
-            at, at_w = at_row, at_w_row
-            s = int32(0)
-            while s + S <= taps2:
-                both(sums, tile, at, row_step, step, at_w, w_row)
-                at = int32(at + S * dilation2)
-                at_w = int32(at_w + S)
-                s = int32(s + S)
-            if S > 1:
-                while s < taps2:
-                    rows(sums, tile, at, row_step, step, at_w, w_row)
-                    at = int32(at + dilation2)
-                    at_w = int32(at_w + 1)
-                    s = int32(s + 1)
+            rows(sums, tile, at_row, row_step, step, at_w_row, w_row, taps2, dilation2)
             at_row = int32(at_row + R * tap_row)
             at_w_row = int32(at_w_row + R * w_row)
             r = int32(r + R)
         if R > 1:
             while r < taps1:
-                at, at_w = at_row, at_w_row
-                s = int32(0)
-                while s + S <= taps2:
-                    columns(sums, tile, at, row_step, step, at_w, w_row)
-                    at = int32(at + S * dilation2)
-                    at_w = int32(at_w + S)
-                    s = int32(s + S)
-                if S > 1:
-                    while s < taps2:
-                        one(sums, tile, at, row_step, step, at_w, w_row)
-                        at = int32(at + dilation2)
-                        at_w = int32(at_w + 1)
-                        s = int32(s + 1)
+                one_row(sums, tile, at_row, row_step, step, at_w_row, w_row, taps2, dilation2)
                 at_row = int32(at_row + tap_row)
                 at_w_row = int32(at_w_row + w_row)
                 r = int32(r + 1)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import int32, uint32
 
-from ...geometry import product
+from ...geometry import ceil_div, product
 from ..device import SIMULATED, block_function, device_cache, upload
 from .registers import pull, push, transform, turn
 
@@ -58,13 +58,19 @@ def divide(i, by):
     return quotient, int32(i - quotient * by)
 
 
+class Walk(NamedTuple):
+    """How the threads of a block walk over its lines in one pass."""
+
+    place: Any                 # function of a butterfly: (line, place in it, number of its twiddles, in shared memory)
+    step: int                  # from one of its points to the next in shared memory
+    butterflies: int
+    rounds: int                # butterflies of a thread
+
+
 class Line(NamedTuple):
     """The building blocks for lines of one length: `count` of them side by side, or one behind the other."""
 
-    rounds: tuple[int, ...]    # butterflies of a thread in each pass
-    butterflies: tuple[int, ...]
-    places: tuple[Any, ...]    # functions: (line, place in it, number of its twiddles, place in shared memory)
-    steps: tuple[int, ...]     # in shared memory
+    walks: tuple[Walk, ...]    # of each pass
     size: int                  # of shared memory, complex numbers
 
 
@@ -101,16 +107,18 @@ def line_of(length: int, count: int, beside: bool, threads: int) -> Line:
                 return line, first, j, int32(shared + line * pitch)
         return place
 
-    butterflies = tuple(count * length // p.radix for p in passes)
-    return Line(tuple(-(-n // threads) for n in butterflies), butterflies, tuple(map(place_of, passes)),
-                tuple(spot(p.apart) * (count if beside else 1) for p in passes), pitch * count)
+    def walk(p):
+        butterflies = count * length // p.radix
+        return Walk(place_of(p), spot(p.apart) * (count if beside else 1), butterflies, ceil_div(butterflies, threads))
+
+    return Line(tuple(map(walk, passes)), pitch * count)
 
 
 @cache
 def middle(length: int, count: int, beside: bool, threads: int, back: bool):
     """The second pass, in shared memory: all threads, begins and ends without a barrier."""
-    line, p = line_of(length, count, beside, threads), passes_of(length)[1]
-    place, step, rounds, butterflies = line.places[1], line.steps[1], line.rounds[1], line.butterflies[1]
+    p = passes_of(length)[1]
+    place, step, butterflies, rounds = line_of(length, count, beside, threads).walks[1]
     pull_, push_, turn_, transform_ = pull(p.radix), push(p.radix), turn(p.radix, back), transform(p.radix, back)
     table, apart = p.table, p.apart
 

@@ -215,12 +215,9 @@ def _fold(length: int, back: bool):
 def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: int):
     """The kernel for one type, one number of rows, images or signals."""
     dtype = getattr(numba, dtype_name)
-    line = line_of(length, tile, True, threads)
+    walks = line_of(length, tile, True, threads).walks
     one, _, three = passes_of(length)
-    place1, place3 = line.places[0], line.places[2]
-    step1, step3 = line.steps[0], line.steps[2]
-    rounds1, rounds3 = line.rounds[0], line.rounds[2]
-    butterflies1, butterflies3 = line.butterflies[0], line.butterflies[2]
+    (place1, step1, butterflies1, rounds1), _, (place3, step3, butterflies3, rounds3) = walks
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
@@ -258,7 +255,7 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
                 if signal:
                     place2 += j * columns
                 else:
-                    place1_ = int64(b1 * valid1 + j)
+                    at_rows = int64(b1 * valid1 + j)
                     column = load(maps, place2)
                     rider = load(maps, place2 + ride) if second > 0 else int32(NOWHERE)
                 for q in range(radix1):
@@ -266,7 +263,7 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
                         here = load(maps, place2 + q * apart1 * columns)
                         there = load(maps, place2 + q * apart1 * columns + ride) if second > 0 else int32(NOWHERE)
                     else:
-                        row = load(maps, place1_ + q * apart1)
+                        row = load(maps, at_rows + q * apart1)
                         here = int32(row + column)
                         there = int32(row + rider)
                     points[2 * q] = sample(x, base, here, fill_re, fill)
@@ -296,12 +293,9 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
 def rows_kernel(dtype_name: str, length: int, count: int, threads: int, multiplied: bool):
     """The kernel for one type and one length of a row; not `multiplied`: for the window, scaled by kernels[0]."""
     dtype = getattr(numba, dtype_name)
-    line = line_of(length, count, False, threads)
+    walks = line_of(length, count, False, threads).walks
     one, _, three = passes_of(length)
-    place1, place3 = line.places[0], line.places[2]
-    step1, step3 = line.steps[0], line.steps[2]
-    rounds1, rounds3 = line.rounds[0], line.rounds[2]
-    butterflies1, butterflies3 = line.butterflies[0], line.butterflies[2]
+    (place1, step1, butterflies1, rounds1), _, (place3, step3, butterflies3, rounds3) = walks
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, False), transform(radix1, False)
     watch = _watch(threads)
@@ -382,12 +376,9 @@ def to_of(place, inside, dense, stride, over, shift):
 def back_kernel(dtype_name: str, length: int, signal: bool, tile: int, threads: int):
     """The kernel for one type, one number of rows, images or signals."""
     dtype = getattr(numba, dtype_name)
-    line = line_of(length, tile, True, threads)
+    walks = line_of(length, tile, True, threads).walks
     one, _, three = passes_of(length)
-    place1, place3 = line.places[0], line.places[2]
-    step1, step3 = line.steps[0], line.steps[2]
-    rounds1, rounds3 = line.rounds[0], line.rounds[2]
-    butterflies1, butterflies3 = line.butterflies[0], line.butterflies[2]
+    (place1, step1, butterflies1, rounds1), _, (place3, step3, butterflies3, rounds3) = walks
     radix1, apart1, radix3 = one.radix, one.apart, three.radix
     numbers1, numbers3 = 2 * radix1, 2 * radix3
     pull1, push1, turn1, transform1 = pull(radix1), push(radix1), turn(radix1, True), transform(radix1, True)
