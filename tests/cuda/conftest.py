@@ -33,6 +33,10 @@ else:
 
     FakeCUDAShared.array = _shared_array
 
+    # The simulator's main thread asks in a loop whether all threads of a block wait; at each barrier it keeps the
+    # interpreter for one interval: the usual 5 ms make up more than half of the tests' time.
+    sys.setswitchinterval(5e-4)
+
     @pytest.fixture
     def whole_axes(monkeypatch):
         """Transforms of whole axes wherever they can be."""
