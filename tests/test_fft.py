@@ -113,8 +113,9 @@ def test_kept_spectra_are_bounded(kept, monkeypatch):
     monkeypatch.setattr(kept, "limit", 100_000)
     for n in range(500, 560):
         nconv.convolve(np.ones(n), np.ones(40), method="fft")
-    sizes = [len(content) + p.weight.nbytes + p.spectra.data.nbytes for content, p in kept._entries.values()]
-    assert 0 < sum(sizes) <= 100_000
+    nconv.convolve(np.ones(559), np.full(40, 2.0), method="fft")         # takes the place of another kernel
+    sizes = [kept._size(*entry) for entry in kept._entries.values()]
+    assert 0 < sum(sizes) == kept._held <= 100_000
     monkeypatch.setattr(kept, "limit", 10)
     np.testing.assert_allclose(nconv.convolve(np.ones(499), np.ones(40), method="fft"),
                                np.convolve(np.ones(499), np.ones(40)), atol=1e-9)

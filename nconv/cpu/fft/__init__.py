@@ -32,6 +32,7 @@ REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (
              "Multidigit multiplication for mathematicians (transforms that split rings, real numbers in t^n = i)")
 _LARGEST = 1 << 24             # points of one block
 _KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the same kernel
+_ENTRY_BYTES = 2048            # of one of them beside its numbers: the problem, the arrays' heads
 CALLS = 2.4                    # that a call with its transforms of kernels is worth
 # For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
@@ -249,6 +250,7 @@ class _Kept:
     def __init__(self, limit: int):
         self.limit = limit
         self._entries: OrderedDict[ConvProblem, tuple[bytes, Prepared]] = OrderedDict()
+        self._held = 0                                                          # bytes
         self._lock = Lock()
 
     def find(self, problem: ConvProblem, content: bytes) -> Prepared | None:
@@ -263,15 +265,22 @@ class _Kept:
     def keep(self, problem: ConvProblem, content: bytes, prepared: Prepared) -> None:
         """Keep the latest; the oldest go where there is no room."""
         with self._lock:
-            self._entries.pop(problem, None)
+            if problem in self._entries:
+                self._held -= self._size(*self._entries.pop(problem))
             self._entries[problem] = content, prepared
-            while sum(len(c) + p.weight.nbytes + p.spectra.data.nbytes for c, p in self._entries.values()) > self.limit:
-                self._entries.popitem(last=False)
+            self._held += self._size(content, prepared)
+            while self._held > self.limit:
+                self._held -= self._size(*self._entries.popitem(last=False)[1])
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
             self._entries.clear()
+            self._held = 0
+
+    @staticmethod
+    def _size(content: bytes, prepared: Prepared) -> int:
+        return len(content) + prepared.weight.nbytes + prepared.spectra.data.nbytes + _ENTRY_BYTES
 
 
 kept = _Kept(_KEPT_BYTES)
