@@ -12,7 +12,7 @@ from . import registry, shortcuts
 from .choice import Decision, decide_call, decide_for, depends_on_weight
 from .geometry import product
 from .lowering import Call, Route, check_out
-from .phases import Phase, phases
+from .phases import phases
 from .problem import ConvProblem
 
 
@@ -111,7 +111,7 @@ def prepare(decision: Decision, route: Route, weight: Any, bias: Any) -> tuple[t
     arrays = registry.arrays(problem.device)
     weight = arrays.widen(route.weigh(weight), problem)
     prepare = decision.algorithm.prepare
-    prepared = tuple(phase.problem and prepare(phase.problem, arrays.contiguous(_weight_of(phase, problem, weight)))
+    prepared = tuple(phase.problem and prepare(phase.problem, arrays.weight_of(problem, phase, weight))
                      for phase in phases(problem)) if product(problem.out_shape) else ()
     return prepared, arrays.widen(bias, problem)
 
@@ -134,17 +134,6 @@ def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out
         return arrays.deliver(result, x)
     arrays.assign(out, result)
     return out
-
-
-def _weight_of(phase: Phase, problem: ConvProblem, weight: Any) -> Any:
-    """The weight of a phase: that of its blocks, one behind the other in each group."""
-    if len(phase.blocks) == 1:
-        return weight[phase.blocks[0].taps]
-    blocks = [weight[block.taps] for block in phase.blocks]
-    stacked = np.empty((problem.groups, len(blocks), problem.K, *blocks[0].shape[1:]), weight.dtype)
-    for n, block in enumerate(blocks):
-        stacked[:, n] = block.reshape(problem.groups, problem.K, *block.shape[1:])
-    return stacked.reshape(-1, *blocks[0].shape[1:])
 
 
 def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:

@@ -148,6 +148,39 @@ def test_phases_of_a_transposed_convolution_meet(size, kernel, stride, padding, 
     np.testing.assert_allclose(((y - bias) * probe).sum(), (x * back).sum(), rtol=2e-4 if dtype == "f4" else 1e-10)
 
 
+@pytest.mark.parametrize("view", [
+    lambda w: w[::-1], lambda w: w[:, ::-1, :, ::-1], lambda w: w[::2, :, ::-1], lambda w: w.swapaxes(0, 1),
+    lambda w: w.transpose(3, 2, 1, 0), lambda w: np.broadcast_to(w[:1, :, :, :1], (20, 20, 4, 4)),
+    lambda w: _read_only(w[1:19, 2:]), lambda w: np.frombuffer(b"." + w.tobytes(), w.dtype, offset=1).reshape(w.shape),
+    lambda w: w.astype(w.dtype.newbyteorder()),
+    lambda w: np.rec.fromarrays([w, np.zeros(w.shape, "i1")], names="taps, other")["taps"]],
+    ids=["rows back", "taps back", "every second", "swapped", "reversed", "one row", "read-only", "misaligned",
+         "other bytes", "field"])
+@pytest.mark.parametrize("dtype", ["f4", "c16"])
+def test_weights_of_transposed_convolutions_may_lie_anyhow(view, dtype):
+    """Their taps are brought together from wherever they lie, in tiles that do not divide the channels."""
+    rng = np.random.default_rng(4)
+    real, imaginary = rng.integers(-9, 9, (2, 20, 20, 4, 4))
+    w = view((real + 1j * imaginary if dtype == "c16" else real).astype(dtype))
+    if w.shape[-1] > 4:                                # reversed: the channels became taps
+        w = w[:, :, :8, :8]
+    x = rng.integers(-9, 9, (1, len(w), 6, 5)).astype(dtype)
+    np.testing.assert_array_equal(nconv.conv_transpose2d(x, w, stride=2, padding=1),
+                                  nconv.conv_transpose2d(x, w.astype(dtype, "C"), stride=2, padding=1))
+    full = sum(np.multiply.outer(x[0, c], w[c]).transpose(2, 0, 3, 1, 4) for c in range(len(w)))
+    expected = np.zeros((w.shape[1], 10 + w.shape[2], 8 + w.shape[3]), dtype)
+    for i in range(6):
+        for j in range(5):
+            expected[:, 2 * i:2 * i + w.shape[2], 2 * j:2 * j + w.shape[3]] += full[:, i, :, j]
+    got = nconv.conv_transpose2d(x, w, stride=2, padding=1, method="im2col")
+    np.testing.assert_array_equal(got[0], expected[:, 1:-1, 1:-1])
+
+
+def _read_only(array):
+    array.flags.writeable = False
+    return array
+
+
 @pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
 def test_a_transposed_convolution_may_have_one_output(method):
     """All outputs then lie in one phase, which has not all of the window's taps."""

@@ -18,18 +18,14 @@ from numba.extending import intrinsic
 
 from ..geometry import ceil_div, product, share_start
 from ..jit import compiled, inner_kernel, parallel_kernel, prange
-from ..phases import phases
+from ..phases import Phase, phases
 from ..problem import ConvProblem
-from .simd import (
-    lanes_of,
-    transpose_square,
-    vload,
-    vstore_in_turn,
-)
+from .simd import lanes_of, transpose_square, vload, vstore_in_turn
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
 _WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
+_TILE = 16                     # rows and channels of a weight whose lines stay in the first cache
 
 
 # ------------------------------------------------------------------------------------ What the planner asks of a wing
@@ -72,6 +68,19 @@ def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.n
     return allocate(problem)
 
 
+def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndarray:
+    """The weight of a phase, in C order: that of its blocks, one behind the other in each group."""
+    first = weight[phase.blocks[0].taps]
+    if len(phase.blocks) == 1:
+        return np.ascontiguousarray(first)
+    if not weight.flags.aligned or any(stride % weight.itemsize for stride in weight.strides):
+        weight = np.ascontiguousarray(weight)
+    stacked = np.empty((len(phase.blocks) * weight.shape[0], *first.shape[1:]), weight.dtype)
+    stack_weights_kernel(_memory(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K,
+                         problem.C, stacked.reshape(-1), problem.threads if stacked.size > _WORTH_THREADS else 1)
+    return stacked
+
+
 def place_blocks(problem: ConvProblem, y: np.ndarray, result: np.ndarray) -> None:
     """Bring each block of output channels from `y`, the output of a problem's only phase, to its places in `result`."""
     source, target = operand(y), operand(result)
@@ -89,11 +98,6 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> np.ndarr
 def widen(array: Any, problem: ConvProblem) -> np.ndarray | None:
     """Values in the engine's type: wider floats, integers modulo 2**32 or 2**64."""
     return None if array is None else np.asarray(array).astype(problem.engine, copy=False)
-
-
-def contiguous(array: np.ndarray) -> np.ndarray:
-    """The same values in C order."""
-    return np.ascontiguousarray(array)
 
 
 def narrow(array: np.ndarray, dtype: np.dtype, cast: Any = None) -> np.ndarray:
@@ -156,6 +160,11 @@ class _Memory:
         self.__array_interface__ = interface
 
 
+def writable(array: np.ndarray) -> np.ndarray:
+    """The same memory to kernels that only read."""
+    return array if array.flags.writeable else np.asarray(_Memory(array))
+
+
 def operand(array: np.ndarray) -> Operand:
     """View `array` (N, C, *spatial) as an Operand; copies only what is not a dense block of aligned memory."""
     if not array.flags.aligned or not array.dtype.isnative:
@@ -165,8 +174,7 @@ def operand(array: np.ndarray) -> Operand:
     if not dense.flags.c_contiguous:
         dense = array = np.ascontiguousarray(array)
     flat = dense.reshape(-1)
-    if not flat.flags.writeable:
-        flat = np.asarray(_Memory(flat))
+    flat = writable(flat)
     parts = 1
     if flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype)
@@ -267,6 +275,60 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
             first = item % blocks * M
             pack_panel(packed, item * taps * M, M, weight, (item // blocks * rows + first) * taps, taps, taps,
                        min(M, rows - first))
+
+
+# --------------------------------------------------------------------------------- Phases: their weights and outputs
+
+
+def _memory(array: np.ndarray) -> np.ndarray:
+    """All memory from an array's lowest element to its highest, flat."""
+    rising = array[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)]
+    extent = 1 + sum((n - 1) * stride for n, stride in zip(rising.shape, rising.strides, strict=True)) // array.itemsize
+    return writable(np.lib.stride_tricks.as_strided(rising, (extent,), (array.itemsize,)))
+
+
+class BlockTaps(NamedTuple):
+    """Where the taps of a phase's blocks lie in the weight's memory."""
+
+    row: int                   # from one output channel to the next
+    channel: int
+    places: np.ndarray         # int64, (blocks, taps): in the first channels
+
+
+@lru_cache(maxsize=256)
+def _block_taps(problem: ConvProblem, strides: tuple[int, ...]) -> BlockTaps:
+    """The places for a weight of these strides in bytes, of a problem's only phase."""
+    steps = [stride // problem.engine.itemsize for stride in strides]
+    sizes = problem.groups * problem.K, problem.C, *problem.kernel
+    lowest = sum((n - 1) * -step for n, step in zip(sizes, steps, strict=True) if step < 0)
+    window = lowest + sum(np.ix_(*(np.arange(n) * step for n, step in zip(problem.kernel, steps[2:], strict=True))))
+    places = [window[block.taps[2:]].ravel() for block in phases(problem)[0].blocks]
+    return BlockTaps(steps[0], steps[1], np.array(places, np.int64))
+
+
+@parallel_kernel
+def stack_weights_kernel(weight, taps, rows, K, channels, out, threads):
+    """out [(g, block, k), channels, taps] = weight at the places of `taps`; `rows` are all output channels.
+
+    In tiles of rows and channels, so that a line of the weight is read once for all blocks, wherever its axes lie.
+    Parallel over tiles of rows; race-free because each is written by one thread.
+    """
+    places = taps.places
+    blocks, window = places.shape
+    tiles = ceil_div_(rows, _TILE)
+    for thread in prange(threads):
+        for tile in range(share_start_(tiles, threads, thread), share_start_(tiles, threads, thread + 1)):
+            for c0 in range(0, channels, _TILE):
+                for row in range(tile * _TILE, min((tile + 1) * _TILE, rows)):
+                    for block in range(blocks):
+                        first = ((row // K * blocks + block) * K + row % K) * channels
+                        for t in range(window):
+                            at = np.uint64(row * taps.row + c0 * taps.channel + places[block, t])
+                            to = np.uint64((first + c0) * window + t)
+                            for _ in range(min(_TILE, channels - c0)):
+                                out[to] = weight[at]
+                                at += np.uint64(taps.channel)
+                                to += np.uint64(window)
 
 
 class BlockRows(NamedTuple):

@@ -15,11 +15,12 @@ import numpy as np
 from ..boundary import FILL
 from ..errors import DeviceError
 from ..geometry import product
+from ..phases import Phase
 from ..problem import ConvProblem
 from .device import SIMULATED, check_usable, cuda, current, device_cache, synchronize, table, upload
 from .views import DeviceArray, address_of, convert, copy_into, empty, settle
 
-__all__ = ["allocate", "assign", "beside", "check_usable", "contiguous", "deliver", "from_host", "keep", "narrow",
+__all__ = ["allocate", "assign", "beside", "check_usable", "deliver", "from_host", "keep", "narrow",
            "part_target", "synchronize", "to_host", "view", "widen", "zeros"]
 
 
@@ -170,9 +171,9 @@ def widen(array: Any, problem: ConvProblem) -> DeviceArray | None:
     return array if array.dtype in (_stored(problem), problem.engine) else convert(array, problem.engine)
 
 
-def contiguous(array: DeviceArray) -> DeviceArray:
-    """The same values in C order; a weight's kernel of preparation takes any strides."""
-    return array
+def weight_of(problem: ConvProblem, phase: Phase, weight: DeviceArray) -> DeviceArray:
+    """The weight of a phase, which here is one block; its kernel of preparation takes any strides."""
+    return weight[phase.blocks[0].taps]
 
 
 def narrow(array: DeviceArray, dtype: np.dtype, cast: Any = None) -> DeviceArray:
