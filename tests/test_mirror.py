@@ -11,7 +11,7 @@ from nconv import registry
 
 ROOT = Path(nconv.__file__).parent
 PROTOCOL = ("NAME", "SUPPORTS", "REFERENCE", "why_not", "cost", "workspace", "error", "prepare", "run")
-SERVICES = ("check_usable", "allocate", "part_target", "zeros", "widen", "contiguous", "narrow", "deliver", "assign",
+SERVICES = ("check_usable", "allocate", "part_target", "zeros", "widen", "weight_of", "narrow", "deliver", "assign",
             "from_host", "beside", "keep", "synchronize", "Operand", "operand", "parts", "real_dtype", "bias_vector")
 
 

@@ -1,7 +1,7 @@
 """Direct sums for problems that take less time than others need to prepare them.
 
-Everything that depends on the shapes is worked out once, in NumPy, as tables of addresses: where each element of the
-padded input comes from, where each tap lies in it, where each row of sums goes. One light kernel follows the tables. It
+Everything that depends on the shapes is worked out once, in NumPy, as tables of addresses: where each run of elements of
+the padded input comes from, where each tap lies in it, where each row of sums goes. One light kernel follows them. It
 packs the weight as it goes, has no threads, and takes nothing but flat memory, so that a call costs little more than
 its sums; `shortcut` makes it a function that runs a call whose like was seen before.
 
@@ -61,7 +61,7 @@ def cost(problem: ConvProblem, machine) -> float:
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """One call without preparation, the elements moved one by one, and the sums with those that are thrown away."""
+    """One call without preparation, the elements moved run by run, and the sums with those that are thrown away."""
     extents = _extents(problem)
     rows, vectors = _shape(problem)
     tile = vectors * simd.lanes(problem.engine)
@@ -69,7 +69,9 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     tiles = images * ceil_div(problem.K, rows) * ceil_div(extents.length, tile)
     kind = "one" if rows == 1 else "many"
     call = CALLS if problem.macs <= WORTH_THE_LONG_WAY else 1
-    return {"call": call, "small.elements": images * extents.elements,
+    moved = "small.elements_apart" if problem.channels_last or problem.stride[-1] > 1 else "small.elements"
+    return {"call": call, moved: images * extents.elements,
+            "small.runs": images * extents.elements / extents.positions[-1],
             "small.weights": problem.groups * _weights(problem),
             "small.rows": images * problem.K * problem.positions / problem.out[-1],
             f"small.products_{kind}": 2 * tiles * rows * tile * extents.taps / machine.flops(problem.engine),
@@ -129,7 +131,8 @@ class Tables(NamedTuple):
 
     counts: np.ndarray         # see `small_sums_kernel`
     fill: np.ndarray           # the fill value
-    source: np.ndarray         # address of each element of the padded input, or FILL; beside the image's and group's
+    runs: np.ndarray           # (3, runs) of the padded input: beginning, address of its first element beside the
+                               # image's and group's or FILL, length
     offsets: np.ndarray        # where each tap lies in the padded input
     taps: np.ndarray           # address of each tap beside its output channel's
     rows: np.ndarray           # (2, rows): where an output row begins among the sums and in the output
@@ -170,10 +173,18 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     M, V = _shape(p)
     flat = lambda values: np.ascontiguousarray(values, np.int64).ravel()                                   # noqa: E731
     mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
+    apart = x[2 + p.rank] * p.stride[-1]
     counts = [p.N, p.groups, p.K, M, round_up(extents.length, V * lanes), p.out[-1], out[2 + p.rank], x[1], x[2] * p.C,
-              weight[0], weight[1], out[0], out[1], out[2], mirrored]
-    return Tables(flat(counts), np.full(1, p.fill, p.engine), flat(np.where(inside, source, FILL)), flat(offsets),
-                  flat(taps), np.stack([flat(starts), flat(rows)]))
+              weight[0], weight[1], out[0], out[1], out[2], mirrored, extents.elements, apart]
+    return Tables(flat(counts), np.full(1, p.fill, p.engine), _runs(flat(np.where(inside, source, FILL)), apart),
+                  flat(offsets), flat(taps), np.stack([flat(starts), flat(rows)]))
+
+
+def _runs(source: np.ndarray, apart: int) -> np.ndarray:
+    """Addresses, or FILL, as runs (3, runs) that lie `apart` or are all FILL: beginning, first address, length."""
+    steps = np.where(source[1:] == FILL, source[:-1] == FILL, (source[:-1] != FILL) & (np.diff(source) == apart))
+    begins = np.append(0, np.flatnonzero(~steps) + 1)
+    return np.stack([begins, source[begins], np.diff(begins, append=source.size)])
 
 
 def _address(view: np.ndarray, base: np.ndarray) -> tuple[int, ...] | None:
@@ -250,24 +261,38 @@ def _paired_sums(sums, length, start, buffer, offsets, weight, parity):
         vstore(sums, p + 3 * lanes, d)
 
 
+@inner_kernel
+def _fetch(buffer, to, count, x, base, at, apart, fill):
+    """buffer[to + i] = x[base + at + i apart], i < count; the fill value where `at` is FILL."""
+    if at != FILL and apart == 1 and count >= lanes_of(buffer):
+        copy(buffer, to, x, base + at, count)
+        return
+    here, there = np.uint64(to), np.uint64(base + at)       # Numba tests signed ones for negative places
+    for _ in range(count):
+        buffer[here] = x[there] if at != FILL else fill[0]
+        here += np.uint64(1)
+        there += np.uint64(apart)
+
+
 @kernel
-def small_sums_kernel(x, weight, bias, out, counts, fill, source, offsets, taps, rows):
+def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, rows):
     """All images: gather the padded input, sum the taps, store the rows; returns whether the weight is finite.
 
-    Shapes: all flat but rows (2, rows); `Tables` says what they hold; one zero for `bias` is none.
+    Shapes: all flat but runs (3, runs) and rows (2, rows); `Tables` says what they hold; one zero for `bias` is none.
     """
     N, G, K, M, length, width, step = counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6]
     x_n, x_g = counts[7], counts[8]
     weight_0, weight_k = counts[9], counts[10]
     out_0, out_n, out_k = counts[11], counts[12], counts[13]
     mirrored = counts[14] > 0              # the window may be its own mirror image, up to the sign
+    elements, apart = counts[15], counts[16]
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
-    buffer = np.empty(source.size + _WIDE * lanes, x.dtype)   # vectors read some positions too many
+    buffer = np.empty(elements + _WIDE * lanes, x.dtype)   # vectors read some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
-    for i in range(source.size, buffer.size):
+    for i in range(elements, buffer.size):
         buffer[i] = 0
     finite = True
     for g in range(G):
@@ -281,8 +306,8 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, source, offsets, taps,
         parity = _parity(panel) if mirrored and finite else 0
         for n in range(N):
             base = n * x_n + g * x_g
-            for i in range(source.size):
-                buffer[i] = x[base + source[i]] if source[i] != FILL else fill[0]
+            for run in range(runs.shape[1]):
+                _fetch(buffer, runs[0, run], runs[2, run], x, base, runs[1, run], apart, fill)
             for block in range(blocks):
                 first = g * K + block * M
                 if parity != 0:
