@@ -1,8 +1,8 @@
 """Direct sums for problems that take less time than others need to prepare them.
 
-Everything that depends on the shapes is worked out once, in NumPy, as tables of addresses: where each run of elements of
-the padded input comes from, where each tap lies in it, where each row of sums goes. One light kernel follows them. It
-packs the weight as it goes, has no threads, and takes nothing but flat memory, so that a call costs little more than
+Everything that depends on the shapes is worked out once, in NumPy, as tables of addresses: where each run of elements
+of the padded input comes from, where each tap lies in it, where each row of sums goes. One light kernel follows them.
+It packs the weight as it goes, has no threads, and takes nothing but flat memory, so that a call costs little more than
 its sums; `shortcut` makes it a function that runs a call whose like was seen before.
 
 A window over one axis whose taps mirror each other is summed in pairs, as scipy.ndimage does: the same number of
@@ -11,7 +11,7 @@ instructions, a mirrored signal gives the mirrored result to the last bit, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead 
 SERIAL = True
 CALLS = 0.18                   # by the shortcut
 _LARGEST = 1 << 15             # elements of one table
+_NOWHERE = -1 << 62            # the address of a fill value
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
 
@@ -131,8 +132,8 @@ class Tables(NamedTuple):
 
     counts: np.ndarray         # see `small_sums_kernel`
     fill: np.ndarray           # the fill value
-    runs: np.ndarray           # (3, runs) of the padded input: beginning, address of its first element beside the
-                               # image's and group's or FILL, length
+    runs: np.ndarray           # (3, runs) of the padded input: beginning, address of its first element beside that of
+                               # the image's and group's first, or _NOWHERE for the fill value, length
     offsets: np.ndarray        # where each tap lies in the padded input
     taps: np.ndarray           # address of each tap beside its output channel's
     rows: np.ndarray           # (2, rows): where an output row begins among the sums and in the output
@@ -146,45 +147,66 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     """
     p = problem
     extents = _extents(p)
-    lanes = simd.lanes(p.engine)
-    at_axis = lambda values, a, rank: np.reshape(values, [-1 if b == a else 1 for b in range(rank)])      # noqa: E731
+    M, V = _shape(p)
+    length = round_up(extents.length, V * simd.lanes(p.engine))
+    runs, offsets = _padded_input(p, x[2:])
+    taps = _sums(np.arange(n) * step for n, step in zip((p.C, *p.kernel), weight[2:], strict=True))
+    between = [product(extents.positions[a + 1:]) for a in range(p.rank)]
+    rows = [_sums(np.arange(n) * step for n, step in zip((*p.out[:-1], 1), steps, strict=True))
+            for steps in (between, out[3:])]
+    mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
+    counts = [p.N, p.groups, p.K, M, length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1], out[0],
+              out[1], out[2], mirrored, extents.elements, x[-1] * p.stride[-1], x[0]]
+    return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, np.stack(rows))
 
-    # With the address of the first element: a stride may be negative, an address not, so that `FILL` is none of them.
-    source, inside = x[0] + np.arange(p.C).reshape(-1, *(1,) * (2 * p.rank)) * x[2], True
-    offsets = np.arange(p.C).reshape(-1, *(1,) * p.rank) * (extents.elements // p.C)
-    taps = np.arange(p.C).reshape(-1, *(1,) * p.rank) * weight[2]
-    starts, rows = np.zeros((1,) * p.rank, np.int64), np.zeros((1,) * p.rank, np.int64)
+
+@lru_cache(maxsize=64)
+def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The runs and offsets of `Tables` for an input with these strides of its channels and axes."""
+    p = problem
+    positions = _extents(p).positions
     used = [sorted({r * d % s for r in range(min(k, s))})
             for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
+    shape = p.C, *map(len, used), *positions
+    places = [product(shape[a + 1:]) for a in range(len(shape))]
+    by_phase, by_position = places[1:1 + p.rank], places[1 + p.rank:]
+
+    # Lines along the last axis, wherever they lie, are the same runs for each of its phases.
+    channels = np.arange(p.C)
+    line_places, addresses, outside = [channels * places[0]], [channels * strides[0]], [channels * 0]
+    pieces = []
     for a, (phases, index) in enumerate(zip(used, p.index_maps(), strict=True)):
-        u = np.add.outer(phases, np.arange(extents.positions[a]) * p.stride[a])
-        index = np.append(index, FILL)[np.minimum(u, index.size)]
-        index = np.expand_dims(index, [b for b in range(2 * p.rank + 1) if b not in (1 + a, 1 + p.rank + a)])
-        source, inside = source + index * x[3 + a], inside & (index != FILL)
-        r = np.arange(p.kernel[a]) * p.dilation[a]
-        along = product(extents.positions[a + 1:])
-        phase_size = product(map(len, used[a + 1:])) * product(extents.positions)
-        offset = np.searchsorted(phases, r % p.stride[a]) * phase_size + r // p.stride[a] * along
-        offsets = offsets + at_axis(offset, 1 + a, p.rank + 1)
-        taps = taps + at_axis(np.arange(p.kernel[a]) * weight[3 + a], 1 + a, p.rank + 1)
-        count = np.arange(p.out[a] if a < p.rank - 1 else 1)
-        starts, rows = starts + at_axis(count * along, a, p.rank), rows + at_axis(count * out[3 + a], a, p.rank)
+        u = np.add.outer(phases, np.arange(positions[a]) * p.stride[a])
+        index = np.append(index, FILL)[np.minimum(u, index.size)]                 # (phases, positions)
+        if a < p.rank - 1:
+            line_places.append(_sums((np.arange(len(phases)) * by_phase[a], np.arange(positions[a]) * by_position[a])))
+            addresses.append(index.ravel() * strides[1 + a])
+            outside.append((index == FILL).ravel() * 1)
+            continue
+        lines, address, fills = (_sums(vectors)[:, None] for vectors in (line_places, addresses, outside))
+        for phase, along in enumerate(index):
+            begins, firsts, lengths = _runs(along, p.stride[a])
+            at = np.where((fills == 0) & (firsts != FILL), address + firsts * strides[1 + a], _NOWHERE)
+            to = lines + phase * by_phase[a] + begins
+            pieces.append(np.stack([to, at, np.broadcast_to(lengths, to.shape)]).reshape(3, -1))
 
-    M, V = _shape(p)
-    flat = lambda values: np.ascontiguousarray(values, np.int64).ravel()                                   # noqa: E731
-    mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
-    apart = x[2 + p.rank] * p.stride[-1]
-    counts = [p.N, p.groups, p.K, M, round_up(extents.length, V * lanes), p.out[-1], out[2 + p.rank], x[1], x[2] * p.C,
-              weight[0], weight[1], out[0], out[1], out[2], mirrored, extents.elements, apart]
-    return Tables(flat(counts), np.full(1, p.fill, p.engine), _runs(flat(np.where(inside, source, FILL)), apart),
-                  flat(offsets), flat(taps), np.stack([flat(starts), flat(rows)]))
+    taps = [np.arange(k) * d for k, d in zip(p.kernel, p.dilation, strict=True)]
+    offsets = _sums([channels * places[0], *(
+        np.searchsorted(phases, r % s) * phase + r // s * position
+        for phases, r, s, phase, position in zip(used, taps, p.stride, by_phase, by_position, strict=True))])
+    return np.concatenate(pieces, 1), offsets
 
 
-def _runs(source: np.ndarray, apart: int) -> np.ndarray:
-    """Addresses, or FILL, as runs (3, runs) that lie `apart` or are all FILL: beginning, first address, length."""
-    steps = np.where(source[1:] == FILL, source[:-1] == FILL, (source[:-1] != FILL) & (np.diff(source) == apart))
-    begins = np.append(0, np.flatnonzero(~steps) + 1)
-    return np.stack([begins, source[begins], np.diff(begins, append=source.size)])
+def _sums(vectors: Iterable[np.ndarray]) -> np.ndarray:
+    """The sum of one element of each vector, for all combinations, flat; the last one's changes soonest."""
+    return np.asarray(sum(np.ix_(*vectors)), np.int64).ravel()
+
+
+def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices as runs that lie `apart`, or are all FILL: beginnings, first indices, lengths."""
+    same = np.where(indices[1:] == FILL, indices[:-1] == FILL, (indices[:-1] != FILL) & (np.diff(indices) == apart))
+    begins = np.append(0, np.flatnonzero(~same) + 1)
+    return begins, indices[begins], np.diff(begins, append=indices.size)
 
 
 def _address(view: np.ndarray, base: np.ndarray) -> tuple[int, ...] | None:
@@ -263,13 +285,13 @@ def _paired_sums(sums, length, start, buffer, offsets, weight, parity):
 
 @inner_kernel
 def _fetch(buffer, to, count, x, base, at, apart, fill):
-    """buffer[to + i] = x[base + at + i apart], i < count; the fill value where `at` is FILL."""
-    if at != FILL and apart == 1 and count >= lanes_of(buffer):
+    """buffer[to + i] = x[base + at + i apart], i < count; the fill value where `at` is _NOWHERE."""
+    if at != _NOWHERE and apart == 1 and count >= lanes_of(buffer):
         copy(buffer, to, x, base + at, count)
         return
     here, there = np.uint64(to), np.uint64(base + at)       # Numba tests signed ones for negative places
     for _ in range(count):
-        buffer[here] = x[there] if at != FILL else fill[0]
+        buffer[here] = x[there] if at != _NOWHERE else fill[0]
         here += np.uint64(1)
         there += np.uint64(apart)
 
@@ -285,7 +307,7 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     weight_0, weight_k = counts[9], counts[10]
     out_0, out_n, out_k = counts[11], counts[12], counts[13]
     mirrored = counts[14] > 0              # the window may be its own mirror image, up to the sign
-    elements, apart = counts[15], counts[16]
+    elements, apart, x_0 = counts[15], counts[16], counts[17]
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
@@ -305,7 +327,7 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
                 panel[at + t * M] = w
         parity = _parity(panel) if mirrored and finite else 0
         for n in range(N):
-            base = n * x_n + g * x_g
+            base = x_0 + n * x_n + g * x_g
             for run in range(runs.shape[1]):
                 _fetch(buffer, runs[0, run], runs[2, run], x, base, runs[1, run], apart, fill)
             for block in range(blocks):
