@@ -76,7 +76,7 @@ def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndar
     if not weight.flags.aligned or any(stride % weight.itemsize for stride in weight.strides):
         weight = np.ascontiguousarray(weight)
     stacked = np.empty((len(phase.blocks) * weight.shape[0], *first.shape[1:]), weight.dtype)
-    stack_weights_kernel(_memory(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K,
+    stack_weights_kernel(_spanned(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K,
                          problem.C, stacked.reshape(-1), problem.threads if stacked.size > _WORTH_THREADS else 1)
     return stacked
 
@@ -280,7 +280,7 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
 # --------------------------------------------------------------------------------- Phases: their weights and outputs
 
 
-def _memory(array: np.ndarray) -> np.ndarray:
+def _spanned(array: np.ndarray) -> np.ndarray:
     """All memory from an array's lowest element to its highest, flat."""
     rising = array[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)]
     extent = 1 + sum((n - 1) * stride for n, stride in zip(rising.shape, rising.strides, strict=True)) // array.itemsize

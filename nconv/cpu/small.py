@@ -171,24 +171,25 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
     places = [product(shape[a + 1:]) for a in range(len(shape))]
     by_phase, by_position = places[1:1 + p.rank], places[1 + p.rank:]
 
+    indices = []                                                                  # of each axis, (phases, positions)
+    for phases, index, n, step in zip(used, p.index_maps(), positions, p.stride, strict=True):
+        u = np.add.outer(phases, np.arange(n) * step)
+        indices.append(np.append(index, FILL)[np.minimum(u, index.size)])
+
     # Lines along the last axis, wherever they lie, are the same runs for each of its phases.
     channels = np.arange(p.C)
     line_places, addresses, outside = [channels * places[0]], [channels * strides[0]], [channels * 0]
+    for index, step, phase, position in zip(indices[:-1], strides[1:], by_phase, by_position, strict=False):
+        line_places.append(_sums(np.arange(n) * apart for n, apart in zip(index.shape, (phase, position), strict=True)))
+        addresses.append(index.ravel() * step)
+        outside.append((index == FILL).ravel() * 1)
+    lines, address, fills = (_sums(vectors)[:, None] for vectors in (line_places, addresses, outside))
     pieces = []
-    for a, (phases, index) in enumerate(zip(used, p.index_maps(), strict=True)):
-        u = np.add.outer(phases, np.arange(positions[a]) * p.stride[a])
-        index = np.append(index, FILL)[np.minimum(u, index.size)]                 # (phases, positions)
-        if a < p.rank - 1:
-            line_places.append(_sums((np.arange(len(phases)) * by_phase[a], np.arange(positions[a]) * by_position[a])))
-            addresses.append(index.ravel() * strides[1 + a])
-            outside.append((index == FILL).ravel() * 1)
-            continue
-        lines, address, fills = (_sums(vectors)[:, None] for vectors in (line_places, addresses, outside))
-        for phase, along in enumerate(index):
-            begins, firsts, lengths = _runs(along, p.stride[a])
-            at = np.where((fills == 0) & (firsts != FILL), address + firsts * strides[1 + a], _NOWHERE)
-            to = lines + phase * by_phase[a] + begins
-            pieces.append(np.stack([to, at, np.broadcast_to(lengths, to.shape)]).reshape(3, -1))
+    for phase, index in enumerate(indices[-1]):
+        begins, firsts, lengths = _runs(index, p.stride[-1])
+        at = np.where((fills == 0) & (firsts != FILL), address + firsts * strides[-1], _NOWHERE)
+        to = lines + phase * by_phase[-1] + begins
+        pieces.append(np.stack([to, at, np.broadcast_to(lengths, to.shape)]).reshape(3, -1))
 
     taps = [np.arange(k) * d for k, d in zip(p.kernel, p.dilation, strict=True)]
     offsets = _sums([channels * places[0], *(
