@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -53,8 +54,25 @@ def known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     if depends_on_weight(call):
         return shortcuts.past_the_choice(call, lambda x, weight, bias, out: _run(
             route, decide_for(route, weight, method), x, weight, bias, out))
-    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, lambda *arrays: _run(
-        route, decision, *arrays))
+    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, _straight(route, decision))
+
+
+def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
+    """`_run` for arrays of the problem's own type on the CPU, with all settled that does not depend on them."""
+    problem, algorithm = decision.problem, decision.algorithm
+    if phases(problem)[0].problem != problem:
+        return partial(_run, route, decision)
+    allocate = registry.arrays(problem.device).allocate
+
+    def run(x, weight, bias, out):
+        if out is not None:
+            return _run(route, decision, x, weight, bias, out)
+        prepared = algorithm.prepare(problem, np.ascontiguousarray(route.weigh(weight)))
+        result = allocate(problem)
+        algorithm.run(problem, prepared, route.enter(x), bias, result)
+        return route.leave(result)
+
+    return run
 
 
 def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:

@@ -89,9 +89,11 @@ class _Rated:
 
 _WORK = {
     "small.products_one": 2.4, "small.products_many": 1.2, "small.tiles_one": 3.6e-09, "small.tiles_many": 1.2e-08,
+    "small.products_line": 1.4, "small.tiles_line": 9e-09,
     "small.elements": 1.6e-10, "small.elements_apart": 7.5e-10, "small.runs": 8e-09, "small.weights": 2.7e-09,
     "small.rows": 3.5e-11,
     "direct.products_channels": 1.6, "direct.products_filters": 2.6, "direct.products_single": 2.8,
+    "direct.products_line": 1.4, "direct.lines_line": 9.2e-09, "direct.tiles_line": 9e-09,
     "direct.lines_channels": 8.2e-09, "direct.lines_filters": 3.1e-09, "direct.lines_single": 9.2e-09,
     "direct.tiles_channels": 2e-10, "direct.tiles_filters": 1.7e-08, "direct.tiles_single": 6.5e-09,
     "direct.turns": 3.4e-09, "direct.rows": 7.8e-10, "direct.gathered": 3.5e-11, "direct.weights": 1.5e-09,

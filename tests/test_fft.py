@@ -6,12 +6,12 @@ import pytest
 import nconv
 from nconv.cpu import fft
 from nconv.cpu.fft.transforms import factors, is_smooth, transform, transform_block
-from nconv.cpu.fft.vectors import lanes
+from nconv.cpu.fft.vectors import lanes, leaf_rows
 from nconv.geometry import product, round_up
 from nconv.jit import kernel
 
 TYPES = ["f4", "f8"]
-# Points in units of vectors on the last axis: every radix first and last, whole squares and not, both cache levels.
+# Points in units of vectors on the last axis: every radix first and last, whole leaves and not, both cache levels.
 SHAPES = [(1,), (2,), (8,), (24,), (40,), (72,), (480,), (2048,), (1920,), (6, 3), (5, 8), (64, 32), (3, 4, 5), (1, 1)]
 
 
@@ -25,7 +25,7 @@ def transform_memory(memory, spectra, plan, forward, inverse):
 def packed(values, dtype):
     """Complex points in the order of memory: a vector of real parts, then one of imaginary ones."""
     L = lanes(dtype)
-    memory = np.zeros(2 * round_up(values.size, L * L), dtype)
+    memory = np.zeros(2 * round_up(values.size, L * leaf_rows(L)), dtype)
     pairs = memory[:2 * values.size].reshape(-1, 2, L)
     pairs[:, 0], pairs[:, 1] = values.real.reshape(-1, L), values.imag.reshape(-1, L)
     return memory

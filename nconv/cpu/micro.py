@@ -24,6 +24,8 @@ from .simd import (
     vec_of,
 )
 
+_TOGETHER = 4                  # taps of `filter_line` that are summed at once
+
 
 def _const(n):
     return ir.Constant(INT, n)
@@ -189,6 +191,77 @@ def _row_biases(context, builder, vec, bias_type, bias, b, rows):
         place = builder.srem(builder.add(b, _const(i)), size)
         starts.append(broadcast(builder, builder.load(address_of(context, builder, bias_type, bias, place)), vec.n))
     return starts
+
+
+@intrinsic
+def filter_line(typingctx, out, o, width, start, x, p, offsets, run, weight, w, columns):
+    """A line of sums of one channel: a register tile of V vectors of positions, for taps that follow each other.
+
+    ``out[o + j] = start + sum over t < offsets.size of weight[w + t] * x[p + offsets[t] + j]`` for j < width <= V
+    lanes, where in each `run` of taps the offsets grow by one.
+
+    Taps that lie a vector apart read the same vectors, each but one position further: up to four such taps are summed
+    at once, so that a vector, which memory gives in two pieces where it is not aligned, serves four products.
+    """
+    V = columns.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, index, out.dtype, x, index, offsets, index, weight, index, columns)
+
+    def codegen(context, builder, sig, args):
+        out, o, width, start, x, p, offsets, run, weight, w, _ = args
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        x_base = address_of(context, builder, sig.args[4], x, p)
+        offset_base = address_of(context, builder, sig.args[6], offsets, _const(0))
+        weight_base = address_of(context, builder, sig.args[8], weight, w)
+        tile = _Tile(context, builder, vec, {(0, j): builder.gep(out_base, [_const(j * vec.n)]) for j in range(V)},
+                     _const(1), width)
+        lanes, most = _const(vec.n), _const(_TOGETHER * vec.n)
+
+        def add_together(taps, x_taps, w_taps, b, sums):
+            """The taps b, b + lanes, ..., so many."""
+            x_tap, w_tap = builder.gep(x_taps, [b]), builder.gep(w_taps, [b])
+            scalars = [broadcast(builder, builder.load(builder.gep(w_tap, [_const(k * vec.n)])), vec.n)
+                       for k in range(taps)]
+            after = dict(sums)
+            for i in range(V + taps - 1):
+                column = load_vector(builder, builder.gep(x_tap, [_const(i * vec.n)]), tile.type, align)
+                for k, scalar in enumerate(scalars):
+                    if 0 <= i - k < V:
+                        after[0, i - k] = multiply_add(builder, vec.dtype, scalar, column, after[0, i - k])
+            return after
+
+        def add_some(first, end, x_run, w_run, n, sums):
+            """The n-th taps of a run that are summed together: `whole` for each lane, of the first lanes one more."""
+            begin = builder.add(first, builder.mul(n, most))
+            count = builder.sub(end, begin)
+            count = builder.select(builder.icmp_signed("<", count, most), count, most)
+            whole, rest = builder.sdiv(count, lanes), builder.srem(count, lanes)
+            x_taps, w_taps = builder.gep(x_run, [begin]), builder.gep(w_run, [begin])
+            for taps in range(_TOGETHER, 0, -1):
+                full = builder.icmp_signed("==", whole, _const(taps))
+                more = builder.icmp_signed("==", whole, _const(taps - 1))
+                low = builder.select(full, rest, _const(0))
+                high = builder.select(full, lanes, builder.select(more, rest, _const(0)))
+                sums = _loop(builder, f"taps.{taps}", low, high, sums,
+                             lambda b, sums, taps=taps: add_together(taps, x_taps, w_taps, b, sums))
+            return sums
+
+        def add_run(r, sums):
+            t = builder.mul(r, run)
+            x_run = builder.gep(x_base, [builder.load(builder.gep(offset_base, [t]))])
+            w_run = builder.gep(weight_base, [t])
+            pieces = builder.sdiv(builder.add(run, _const(_TOGETHER * vec.n - 1)), most)
+            return _loop(builder, "pieces", _const(0), pieces, sums,
+                         lambda n, sums: add_some(_const(0), run, x_run, w_run, n, sums))
+
+        first = broadcast(builder, start, vec.n)
+        runs = builder.sdiv(_size_of(context, builder, sig.args[6], offsets), run)
+        tile.store(_loop(builder, "runs", _const(0), runs, dict.fromkeys(tile.targets, first), add_run))
+        return context.get_dummy_value()
+
+    return sig, codegen
 
 
 @intrinsic

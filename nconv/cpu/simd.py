@@ -138,21 +138,37 @@ def multiply_add(builder, dtype, a, b, c):
     return builder.add(builder.mul(a, b), c)
 
 
-def transposed(builder, rows):
-    """The columns of a square of vectors: log2(n) rounds exchange the off-diagonal halves of ever smaller squares."""
+def transposed(builder, rows, bits):
+    """The columns of a square of n vectors of elements of so many bits; of longer vectors, n lanes at a time.
+
+    Squares within 16 bytes are transposed by interleaving, for which there are instructions; before that, ever smaller
+    squares exchange their off-diagonal halves, in log2 rounds all together.
+    """
     rows = list(rows)
-    n = len(rows)
-    mask = ir.VectorType(ir.IntType(32), n)
+    n, lanes = len(rows), rows[0].type.count
+    mask = ir.VectorType(ir.IntType(32), lanes)
+    near = min(n, 128 // bits)
+
+    def shuffled(a, b, order):
+        return builder.shuffle_vector(a, b, ir.Constant(mask, order))
+
     half = n // 2
-    while half:
-        lower = [j - half + n if j & half else j for j in range(n)]
-        upper = [j + n if j & half else j + half for j in range(n)]
+    while half >= near:
+        lower = [j - half + lanes if j & half else j for j in range(lanes)]
+        upper = [j + lanes if j & half else j + half for j in range(lanes)]
         for i in range(n):
             if not i & half:
                 a, b = rows[i], rows[i + half]
-                rows[i] = builder.shuffle_vector(a, b, ir.Constant(mask, lower))
-                rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(mask, upper))
+                rows[i], rows[i + half] = shuffled(a, b, lower), shuffled(a, b, upper)
         half //= 2
+    interleaved = [[j - j % near + (first + j % near) // 2 + j % 2 * lanes for j in range(lanes)]
+                   for first in (0, near)]
+    for base in range(0, n, near):
+        square = rows[base:base + near]
+        for _ in range(near.bit_length() - 1):
+            square = [shuffled(a, b, order) for a, b in zip(square, square[near // 2:], strict=False)
+                      for order in interleaved]
+        rows[base:base + near] = square
     return rows
 
 
@@ -362,20 +378,28 @@ def smallest_nonzero(typingctx, smallest, value):
     return smallest(smallest, value), codegen
 
 
-@intrinsic
-def largest_lane(typingctx, vector):
-    """The largest lane of a vector without NaN."""
+def _chosen_lane(comparison):
+    """`largest_lane` or `smallest_lane`."""
 
-    def codegen(context, builder, sig, args):
-        value, n = args[0], vector.n
-        while n > 1:
-            n //= 2
-            low, high = (builder.shuffle_vector(value, value, ir.Constant(
-                ir.VectorType(ir.IntType(32), n), [start + i for i in range(n)])) for start in (0, n))
-            value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+    def lane(typingctx, vector):
+        def codegen(context, builder, sig, args):
+            value, n = args[0], vector.n
+            while n > 1:
+                n //= 2
+                low, high = (builder.shuffle_vector(value, value, ir.Constant(
+                    ir.VectorType(ir.IntType(32), n), [start + i for i in range(n)])) for start in (0, n))
+                value = builder.select(builder.fcmp_ordered(comparison, low, high), low, high)
+            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
-    return vector.dtype(vector), codegen
+        return vector.dtype(vector), codegen
+
+    return intrinsic(lane)
+
+
+largest_lane = _chosen_lane(">")
+"""The largest lane of a vector without NaN."""
+smallest_lane = _chosen_lane("<")
+"""The smallest lane of a vector without NaN."""
 
 
 @intrinsic
@@ -400,7 +424,7 @@ def transpose_square(typingctx, target, t, ldt, source, s, lds):
         at = address_of(context, builder, sig.args[3], source, s)
         rows = [load_vector(builder, builder.gep(at, [builder.mul(lds, ir.Constant(INT, i))]), vector_type, align)
                 for i in range(n)]
-        for j, row in enumerate(transposed(builder, rows)):
+        for j, row in enumerate(transposed(builder, rows, vec.dtype.bitwidth)):
             store_vector(builder, row, builder.gep(to, [builder.mul(ldt, ir.Constant(INT, j))]), align)
         return context.get_dummy_value()
 

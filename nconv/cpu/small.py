@@ -24,9 +24,9 @@ from ..machine import WORTH_THE_LONG_WAY
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, operand
-from .micro import multiply_tile
+from .micro import filter_line, multiply_tile
 from .simd import copy, lanes_of, splat, vload, vstore
-from .tiles import remainders
+from .tiles import line_run, line_tile, remainders
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -39,6 +39,7 @@ _LARGEST = 1 << 15             # elements of one table
 _NOWHERE = -1 << 62            # the address of a fill value
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
+_LINE = line_tile()            # the same of one with a long line of taps
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -68,7 +69,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     tile = vectors * simd.lanes(problem.engine)
     images = problem.N * problem.groups
     tiles = images * ceil_div(problem.K, rows) * ceil_div(extents.length, tile)
-    kind = "one" if rows == 1 else "many"
+    kind = "many" if rows > 1 else "line" if _run(problem) else "one"
     call = CALLS if problem.macs <= WORTH_THE_LONG_WAY else 1
     moved = "small.elements_apart" if problem.channels_last or problem.stride[-1] > 1 else "small.elements"
     return {"call": call, moved: images * extents.elements,
@@ -84,7 +85,7 @@ def workspace(problem: ConvProblem, machine) -> int:
     extents = _extents(problem)
     rows, vectors = _shape(problem)
     length = round_up(extents.length, vectors * simd.lanes(problem.engine))
-    elements = extents.elements + _WIDE * simd.lanes(problem.engine) + _weights(problem) + rows * length
+    elements = extents.elements + len(_LINE) * simd.lanes(problem.engine) + _weights(problem) + rows * length
     return elements * problem.engine.itemsize
 
 
@@ -95,7 +96,14 @@ def error(problem: ConvProblem) -> float:
 
 def _shape(problem: ConvProblem) -> tuple[int, int]:
     """(output channels, vectors of positions) that are summed at once."""
-    return (1, _WIDE) if problem.K == 1 else (_ROWS, _NARROW)
+    if problem.K > 1:
+        return _ROWS, _NARROW
+    return 1, len(_LINE) if _run(problem) else _WIDE
+
+
+def _run(problem: ConvProblem) -> int:
+    """Taps of one output channel that follow each other, or 0 where they are few."""
+    return line_run(problem, simd.lanes(problem.engine)) if problem.K == 1 else 0
 
 
 def _weights(problem: ConvProblem) -> int:
@@ -156,7 +164,7 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
             for steps in (between, out[3:])]
     mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
     counts = [p.N, p.groups, p.K, M, length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1], out[0],
-              out[1], out[2], mirrored, extents.elements, x[-1] * p.stride[-1], x[0]]
+              out[1], out[2], mirrored, extents.elements, x[-1] * p.stride[-1], x[0], _run(p)]
     return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, np.stack(rows))
 
 
@@ -308,11 +316,11 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     weight_0, weight_k = counts[9], counts[10]
     out_0, out_n, out_k = counts[11], counts[12], counts[13]
     mirrored = counts[14] > 0              # the window may be its own mirror image, up to the sign
-    elements, apart, x_0 = counts[15], counts[16], counts[17]
+    elements, apart, x_0, run = counts[15], counts[16], counts[17], counts[18]
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
-    buffer = np.empty(elements + _WIDE * lanes, x.dtype)   # vectors read some positions too many
+    buffer = np.empty(elements + len(_LINE) * lanes, x.dtype)   # vectors read some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
     for i in range(elements, buffer.size):
@@ -329,12 +337,15 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
         parity = _parity(panel) if mirrored and finite else 0
         for n in range(N):
             base = x_0 + n * x_n + g * x_g
-            for run in range(runs.shape[1]):
-                _fetch(buffer, runs[0, run], runs[2, run], x, base, runs[1, run], apart, fill)
+            for r in range(runs.shape[1]):
+                _fetch(buffer, runs[0, r], runs[2, r], x, base, runs[1, r], apart, fill)
             for block in range(blocks):
                 first = g * K + block * M
                 if parity != 0:
                     _paired_sums(sums, length, bias[first % bias.size], buffer, offsets, panel, parity)
+                elif run > 0:
+                    for p in range(0, length, len(_LINE) * lanes):
+                        filter_line(sums, p, length, bias[first % bias.size], buffer, p, offsets, run, panel, 0, _LINE)
                 elif M == 1:
                     for p in range(0, length, _WIDE * lanes):
                         multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,

@@ -7,6 +7,7 @@ from math import gcd
 
 from ..geometry import ceil_div, product, round_up
 from ..machine import vector_registers
+from ..problem import ConvProblem
 
 TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
@@ -28,6 +29,21 @@ def register_tile(rows: int) -> tuple[tuple, tuple]:
     else:
         shape = (8, 3)
     return (0,) * shape[0], (0,) * shape[1]
+
+
+@cache
+def line_tile() -> tuple:
+    """A tuple of V elements: the vectors of positions of one output channel, for `filter_line`.
+
+    Of its sums each grows by four products that wait for one another: fewer sums would leave the units idle.
+    """
+    return (0,) * (16 if vector_registers() == 32 else 10)
+
+
+def line_run(problem: ConvProblem, lanes: int) -> int:
+    """Taps that follow each other where they are enough for `filter_line` to be the faster, else 0."""
+    run = problem.kernel[-1]
+    return run if problem.stride[-1] == problem.dilation[-1] == 1 and run >= 2 * lanes else 0
 
 
 @cache

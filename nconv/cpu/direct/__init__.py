@@ -20,7 +20,17 @@ from ...problem import ConvProblem
 from .. import simd
 from ..arrays import bias_vector, operand, pack_weight, parts, real_dtype
 from ..gather import flat_maps
-from ..tiles import TAPS_AT_ONCE, filter_tile, register_tile, remainders, share_tiles, shrink, split_channels
+from ..tiles import (
+    TAPS_AT_ONCE,
+    filter_tile,
+    line_run,
+    line_tile,
+    register_tile,
+    remainders,
+    share_tiles,
+    shrink,
+    split_channels,
+)
 from .channels import direct_channel_kernel
 from .filters import direct_filter_kernel
 
@@ -39,9 +49,8 @@ def why_not(problem: ConvProblem) -> str:
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
     """The multiplications alone, without threads; the direct method's error."""
-    rows = problem.K * parts(problem)
-    M = 1 if _filters(problem) else len(register_tile(rows)[0])
-    kind = "filters" if _filters(problem) else "channels" if M > 1 else "single"
+    kind = _kind(problem)
+    M = len(register_tile(problem.K * parts(problem))[0]) if kind == "channels" else 1
     return machine.seconds({"call": 1, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
 
 
@@ -64,14 +73,13 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     V, lanes = len(choice.columns), simd.lanes(real_dtype(p))
     threads = min(p.threads, choice.items)
     lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], width) / threads
+    kind = _kind(p)
     if choice.filters:
-        kind = "filters"
         lines /= len(choice.rows)
         rest = ceil_div(width % (V * lanes), lanes)       # vectors behind the last tile of V
         across = width // (V * lanes) + rest // 2 + rest % 2
     else:
-        kind = "channels" if M > 1 else "single"
-        lines *= ceil_div(rows, M) * ceil_div(p.taps * parts(p), TAPS_AT_ONCE)
+        lines *= ceil_div(rows, M) * (1 if kind == "line" else ceil_div(p.taps * parts(p), TAPS_AT_ONCE))
         across = ceil_div(width, V * lanes)
     gathered = choice.gathered * (1 - _inside(p, choice)) / threads
     return {"call": 1, "start": threads > 1,
@@ -100,6 +108,15 @@ def _filters(problem: ConvProblem) -> bool:
     """Whether the rows of a register tile are output rows."""
     p = problem
     return p.C == p.K == 1 and parts(p) == 1 and p.rank > 1
+
+
+def _kind(problem: ConvProblem) -> str:
+    """What a register tile holds: rows of output, many channels, or one over a line of taps or over single ones."""
+    if _filters(problem):
+        return "filters"
+    if problem.K * parts(problem) > 1:
+        return "channels"
+    return "line" if line_run(problem, simd.lanes(real_dtype(problem))) else "single"
 
 
 def _readable(problem: ConvProblem) -> bool:
@@ -145,6 +162,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     channels, out_channels = p.C * parts(p), p.K * parts(p)
     filters = _filters(p)
     rows, columns = filter_tile(p.out[-1] <= lanes) if filters else register_tile(out_channels)
+    if _kind(p) == "line":
+        columns = line_tile()
     vector = len(columns) * lanes
     row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
     height = len(rows) * row_step if filters else 1          # output rows of a register tile
@@ -204,6 +223,7 @@ class TileLayout(NamedTuple):
     phase_start: np.ndarray    # where an axis' phases begin, rank + 1
     phase_stride: np.ndarray   # buffer stride of the phase, per axis
     strides: np.ndarray        # buffer stride of a position within a phase, per axis
+    run: int                   # taps that follow each other, where the register tile is a line of one channel, or 0
     offsets: np.ndarray        # buffer offset of every tap; for rows of output of a row's taps only
     planes: np.ndarray         # sets of window rows as `filter_rows` takes them
     source_planes: np.ndarray  # the same in an input in C order, or nothing where it cannot be read in place
@@ -248,7 +268,8 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
-        phase_stride=vec(phase_strides), strides=vec(strides), offsets=vec(offsets), planes=planes,
+        phase_stride=vec(phase_strides), strides=vec(strides),
+        run=p.kernel[-1] if _kind(p) == "line" else 0, offsets=vec(offsets), planes=planes,
         source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]),
         size=vec(p.size))
 
@@ -268,7 +289,7 @@ def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step:
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of M output channels; as it is where a group has but one."""
     choice = _choose(problem)
-    if choice.filters:
+    if choice.filters or len(choice.rows) == 1:
         return weight.flatten() if problem.reused else weight.reshape(-1)
     return pack_weight(problem, weight, len(choice.rows))
 

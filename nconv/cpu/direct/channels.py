@@ -7,7 +7,7 @@ import numpy as np
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow
-from ..micro import multiply_tile
+from ..micro import filter_line, multiply_tile
 from ..simd import lanes_of
 from ..tiles import TAPS_AT_ONCE
 from .tiles import (
@@ -46,8 +46,8 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
     tile, tile_rows = -1, 0
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
     step = target.strides[3 + last]
-    # Partial sums wait in the output; where that is scattered, all taps are summed at once.
-    chunks = ceil_div_(taps, TAPS_AT_ONCE) if step == 1 else 1
+    # Partial sums wait in the output; where that is scattered, and in a line, all taps are summed at once.
+    chunks = ceil_div_(taps, TAPS_AT_ONCE) if step == 1 and layout.run == 0 else 1
     at_once = ceil_div_(taps, chunks)
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
         image, channel_part = item // layout.channel_parts % images, item % layout.channel_parts
@@ -79,8 +79,12 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
                         where, place, ldo = target.flat, to + k * target.strides[1] + p, target.strides[1]
                         if step != 1:
                             where, place, ldo = sums, 0, vector
-                        multiply_tile(where, place, ldo, height, width, t0 > 0, bias, k, buffer, at + p, layout.offsets,
-                                      weight, w, t0, min(t0 + at_once, taps), rows, columns)
+                        if M == 1 and layout.run > 0:
+                            filter_line(where, place, width, bias[k % bias.size], buffer, at + p, layout.offsets,
+                                        layout.run, weight, w, columns)
+                        else:
+                            multiply_tile(where, place, ldo, height, width, t0 > 0, bias, k, buffer, at + p,
+                                          layout.offsets, weight, w, t0, min(t0 + at_once, taps), rows, columns)
                         if step != 1:
                             for i in range(height):
                                 channel = (k + i) // layout.parts * target.strides[1]

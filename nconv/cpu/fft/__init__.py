@@ -21,8 +21,8 @@ from .. import direct
 from ..arrays import bias_vector, operand, parts, real_dtype
 from ..gather import flat_maps
 from . import blocks
-from .transforms import Transform, smooth, transform
-from .vectors import lanes
+from .transforms import Transform, cheapest, levels, smooth, transform
+from .vectors import lanes, leaf_rows
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -36,6 +36,7 @@ _ENTRY_BYTES = 2048            # of one of them beside its numbers: the problem,
 CALLS = 2.4                    # that a call with its transforms of kernels is worth
 # For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
+_AXIS_LEVELS = 7               # passes of another axis, as they are usual
 _BYTE = 4                      # gathering or storing a byte
 _ROW = 8000                    # beginning a row, which lies in another page
 # Lengths of blocks that are tried: each longer by such a factor, up to so many windows or, of short ones, samples.
@@ -116,9 +117,9 @@ def _dense(problem: ConvProblem) -> list[int]:
 
 
 def _units(problem: ConvProblem) -> list[int]:
-    """What divides the points of each axis: the last comes in whole vectors, a lone one in whole squares of them."""
+    """What divides the points of each axis: the last comes in whole vectors, a lone one in whole leaves."""
     L = lanes(real_dtype(problem))
-    return [L * L] if problem.rank == 1 else [1] * (problem.rank - 1) + [L]
+    return [L * leaf_rows(L)] if problem.rank == 1 else [1] * (problem.rank - 1) + [L]
 
 
 @lru_cache(maxsize=1024)
@@ -135,7 +136,7 @@ class _Choice(NamedTuple):
     shape: tuple[int, ...]       # points of a block, per axis
     valid: tuple[int, ...]       # its outputs at stride 1
     grid: tuple[int, ...]        # blocks per axis
-    stored: int                  # numbers that a block takes in memory, whole squares of vectors
+    stored: int                  # numbers that a block takes in memory, whole leaves
     items: int
 
 
@@ -145,21 +146,21 @@ class _Length(NamedTuple):
     points: int
     valid: int
     count: int                   # of blocks
-    levels: float                # binary logarithm of the points
+    levels: float                # of its passes; see `transforms.levels`
 
 
 @lru_cache(maxsize=4096)
-def _lengths(window: int, dense: int, unit: int, halves: int) -> list[_Length]:
-    """Lengths from about the window's to that of the whole axis, each the shortest that needs so few blocks."""
+def _lengths(window: int, dense: int, unit: int, halves: int, rank: int) -> list[_Length]:
+    """Lengths from about the window's to that of the whole axis, each the cheapest that needs so few blocks."""
     lengths: list[_Length] = []
-    step = unit * halves
+    step, more = unit * halves, log2(unit) + _LEAF_LEVELS + (rank - 1) * _AXIS_LEVELS
     samples = ceil_div(window, step) * step
     most = min(dense + window - 1, max(_WIDEST * window, _SHORT))
     while True:
         count = ceil_div(dense, max(samples - window + 1, 1))
-        n = smooth(max(ceil_div(ceil_div(dense, count) + window - 1, step), 1)) * unit
+        n = cheapest(max(ceil_div(ceil_div(dense, count) + window - 1, step), 1), more) * unit
         valid = n * halves - window + 1
-        lengths.append(_Length(n, valid, ceil_div(dense, valid), log2(n)))
+        lengths.append(_Length(n, valid, ceil_div(dense, valid), levels(n // unit) + log2(unit)))
         if samples >= most:
             return lengths
         samples = min(max(int(samples * _STEP), samples + 1, n * halves + 1), most)
@@ -171,30 +172,30 @@ def _choose(problem: ConvProblem) -> _Choice:
     p = problem
     itemsize, halves, channels = real_dtype(p).itemsize, _halves(p), p.C + p.K
     first = [halves] + [1] * (p.rank - 1)
-    axes = list(map(_lengths, map(span, p.kernel, p.dilation), _dense(p), _units(p), first))
+    axes = list(map(_lengths, map(span, p.kernel, p.dilation), _dense(p), _units(p), first, [p.rank] * p.rank))
     images, threads, kernels = p.N * p.groups, p.threads, 0 if p.reused else p.groups * p.K * p.C
     products = 8 * p.C * p.K
     lone = p.rank == 1
 
     def worth(at):
-        points, items, levels = 1, images, _LEAF_LEVELS
+        points, items, depth = 1, images, _LEAF_LEVELS
         for axis, i in zip(axes, at, strict=True):
             n, _, count, more = axis[i]
             points *= n
             items *= count
-            levels += more
+            depth += more
         if points > _LARGEST:
             return inf
         size = points * 2 * itemsize
         slow = 1.0 if size < 1 << 19 else 1.2 if size < 1 << 22 else 1.6      # out of the second and the third cache
-        one = 5 * points * levels * slow
+        one = 5 * points * depth * slow
         rows = 1 if lone else points // n * halves
         work = items * (channels * (one + size * _BYTE + rows * _ROW) + products * points)
         rounds = -(-items // threads) * threads / items         # the last round of blocks leaves threads idle
         return work * rounds + kernels * one
 
     byte, rows = 2 * itemsize * _BYTE, [0] * (p.rank - 1) + [_ROW if lone else _ROW * halves]
-    alone = [[count * (n * (5 * (levels + 2 * _LEAF_LEVELS) + byte) + row) for n, _, count, levels in axis]
+    alone = [[count * (n * (5 * (depth + 2 * _LEAF_LEVELS) + byte) + row) for n, _, count, depth in axis]
              for axis, row in zip(axes, rows, strict=True)]
     at = [prices.index(min(prices)) for prices in alone]
     best = worth(at)
@@ -215,7 +216,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     lengths = [axis[i] for axis, i in zip(axes, at, strict=True)]
     shape, valid, grid = (tuple(length[i] for length in lengths) for i in range(3))
     L = lanes(real_dtype(p))
-    return _Choice(shape, valid, grid, 2 * round_up(product(shape), L * L), images * product(grid))
+    return _Choice(shape, valid, grid, 2 * round_up(product(shape), L * leaf_rows(L)), images * product(grid))
 
 
 @lru_cache(maxsize=256)

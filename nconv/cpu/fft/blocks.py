@@ -16,12 +16,13 @@ from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow, ceil_div_, share_start_
 from ..gather import gather_row, inner_range
 from ..sharing import next_item
-from ..simd import larger_magnitude, largest_lane, vstore
+from ..simd import larger_magnitude, largest_lane, smallest_lane, smallest_nonzero, vstore
 from .outliers import add_product, count_loud, take_outliers, threshold_of
 from .transforms import transform_block
 from .vectors import lanes_of, load, splat, store_pairs
 
 PIECE = 512                    # samples of a row that are gathered at once
+_CELLS = 3                     # vectors of `gather_block`'s state before those of the cells
 
 
 class BlockLayout(NamedTuple):
@@ -33,7 +34,7 @@ class BlockLayout(NamedTuple):
     parts: int                 # 2 for complex numbers
     tiles: int                 # of one group: batch times grid
     points: int                # complex numbers of a block
-    stored: int                # numbers that it takes in memory, whole squares of vectors
+    stored: int                # numbers that it takes in memory, whole leaves
     cell: int                  # samples of a row, at most `PIECE`, ...
     band: int                  # ... of so many rows, whose loudness is one
     shape: np.ndarray          # points of a block, per axis
@@ -137,23 +138,33 @@ def _take_row(data, at, row, r, count, cell, state, place):
 
 
 @inner_kernel
-def _judge_cells(state, loudness):
+def _judge_cells(state):
     """Take the cells' peaks into account and start anew; see `gather_block`."""
     lanes = lanes_of(state)
-    for place in range(lanes, state.size, lanes):
-        peak = largest_lane(load(state, place))
-        loudness[0] = max(loudness[0], peak)
-        if peak > 0:
-            loudness[1] = min(loudness[1], peak)
-    state[lanes:] = 0
+    loudest, quietest = load(state, lanes), load(state, 2 * lanes)
+    for place in range(_CELLS * lanes, state.size, lanes):
+        peaks = load(state, place)
+        loudest = larger_magnitude(loudest, peaks)
+        quietest = smallest_nonzero(quietest, peaks)
+        vstore(state, place, splat(state.dtype.type(0)))
+    vstore(state, lanes, loudest)
+    vstore(state, 2 * lanes, quietest)
 
 
 @inner_kernel
-def gather_block(layout, data, start, source, x_base, part, plane, maps, origin, temporary, state, loudness):
+def _start_judging(state):
+    """Nothing is strange yet, loud or quiet."""
+    lanes = lanes_of(state)
+    state[:] = 0
+    state[2 * lanes:_CELLS * lanes] = np.finfo(state.dtype).max
+
+
+@inner_kernel
+def gather_block(layout, data, start, source, x_base, part, plane, maps, origin, temporary, state):
     """One plane of a block: the padded samples of a tile, zero behind the last that any output reads.
 
-    loudness: [largest magnitude, least of the cells' largest ones but zero]. A cell is `cell` samples of each of `band`
-    rows. state: a vector that turns to NaN where a value is not finite, then those of the running cells' peaks.
+    state: a vector that turns to NaN where a value is not finite, the largest magnitudes, the least of the cells' peaks
+    but zero, then those of the running cells. A cell is `cell` samples of each of `band` rows, in each lane its own.
     """
     rank = layout.shape.size
     last = rank - 1
@@ -197,7 +208,7 @@ def gather_block(layout, data, start, source, x_base, part, plane, maps, origin,
                     base = FILL if j == FILL else base + j * row_step
             for i in range(0, columns, piece):
                 count = min(piece, columns - i)
-                place = (1 + i // cell) * lanes
+                place = (_CELLS + i // cell) * lanes
                 end = 0 if outside else min(max(inside - i, 0), count)
                 if step == 1 and base != FILL and end == count and whole[0] <= i and i + count <= whole[1]:
                     begin = base + index[first + i]
@@ -210,7 +221,7 @@ def gather_block(layout, data, start, source, x_base, part, plane, maps, origin,
                 _take_row(data, at + 2 * i, temporary, 0, count, cell, state, place)
             at += 2 * columns
             if row % height == height - 1 or row == band - 1:
-                _judge_cells(state, loudness)
+                _judge_cells(state)
 
 
 @inner_kernel
@@ -327,8 +338,7 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
     held = np.zeros(stored * channels, dtype)
     result = held if alone else np.zeros(stored, dtype)
     temporary = np.empty(PIECE, dtype)
-    state = np.zeros(lanes_of(held) * (1 + ceil_div_(layout.shape[rank - 1], layout.cell)), dtype)
-    loudness = np.empty(2, dtype)
+    state = np.zeros(lanes_of(held) * (_CELLS + ceil_div_(layout.shape[rank - 1], layout.cell)), dtype)
     places, values = np.empty((channels, 0), np.int64), np.empty((channels, 0), dtype)
     counts = np.zeros(channels, np.int64)
     origin = np.empty(rank, np.int64)
@@ -342,17 +352,15 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
             break
         g = item // layout.tiles
         image = _tile_place(layout, item % layout.tiles, origin)
-        loudness[0], loudness[1] = 0, np.finfo(dtype).max
-        state[:lanes_of(held)] = 0
+        _start_judging(state)
         for c in range(channels):
             for plane in range(2):
                 part = plane if layout.parts == 2 else 0
                 x_base = (image * source.strides[0] + (g * channels + c) * source.strides[1]
                           + part * source.strides[2])
-                gather_block(layout, held, c * stored, source, x_base, part, plane, maps, origin, temporary, state,
-                             loudness)
-        largest = loudness[0]
-        threshold = threshold_of(held, largest, min(loudness[1], largest))
+                gather_block(layout, held, c * stored, source, x_base, part, plane, maps, origin, temporary, state)
+        largest = largest_lane(load(state, lanes_of(held)))
+        threshold = threshold_of(held, largest, min(smallest_lane(load(state, 2 * lanes_of(held))), largest))
         counts[:] = 0
         if threshold < np.finfo(dtype).max or np.isnan(state[:lanes_of(held)].sum()):
             loud, strange = count_loud(held, threshold)

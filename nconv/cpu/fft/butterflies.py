@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from ...butterfly import Butterfly
 from .. import simd
-from .vectors import vec
+from .vectors import leaf_rows, vec
 
 
 class _Complex(Butterfly):
@@ -86,34 +86,82 @@ butterfly_inverse = intrinsic(_butterfly(inverse=True))
 """Undo `butterfly_forward`, but for a factor r."""
 
 
-def _leaf_turn(emit, row, vectors, scalars, j):
-    """An element of all leaves times its twiddles: a vector times a number."""
-    return row if j == 0 else emit.multiply(
-        row, emit.multiply(emit.load(vectors, j - 1), emit.splat(scalars, j - 1)))
-
-
-def _transposed(builder, rows):
-    parts = [simd.transposed(builder, [row[i] for row in rows]) for i in range(2)]
+def _transposed(builder, rows, bits):
+    parts = [simd.transposed(builder, [row[i] for row in rows], bits) for i in range(2)]
     return list(zip(*parts, strict=True))
+
+
+def _halves(builder, a, b):
+    """Two complex vectors: the first halves of both, and the second ones. Undone by itself."""
+    n = a[0].type.count
+    mask = ir.VectorType(ir.IntType(32), n)
+    half = n // 2
+    orders = [ir.Constant(mask, [j + first + (half if j >= half else 0) for j in range(n)]) for first in (0, half)]
+    return [tuple(builder.shuffle_vector(x, y, order) for x, y in zip(a, b, strict=True)) for order in orders]
+
+
+class _Leaf:
+    """The last levels of a few rings, each as long as a vector: `leaf_rows` of them, one below the other.
+
+    Longer vectors are first split into halves, two rings at a time, so that quarters are left to be transposed: all the
+    numbers in hand and their twiddles fit the registers.
+    """
+
+    def __init__(self, context, builder, sig, args, vectors, scalars):
+        self.builder = builder
+        self.emit = _arithmetic(context, builder, sig.args[vectors])
+        self.rows = leaf_rows(self.emit.vec.n)
+        self.bits = self.emit.vec.dtype.bitwidth
+        self.halved = self.emit.vec.n > self.rows
+        tables = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (vectors, scalars))
+        self.vectors, self.scalars = tables
+
+    def _turn(self, value, vector, scalar):
+        """A value times its twiddles: a vector times a number."""
+        emit = self.emit
+        return emit.multiply(value, emit.multiply(emit.load(self.vectors, vector), emit.splat(self.scalars, scalar)))
+
+    def _turned(self, rows):
+        return rows[:1] + [self._turn(row, j, j) for j, row in enumerate(rows[1:])]
+
+    def forward(self, rows):
+        emit, last = self.emit, self.rows - 1
+        if self.halved:
+            split = []
+            for i in range(0, self.rows, 2):
+                first, second = _halves(self.builder, *rows[i:i + 2])
+                second = self._turn(second, last + i // 2, last)
+                split += [emit.add(first, second), emit.subtract(first, second)]
+            rows = split
+        return emit.transform(self._turned(_transposed(self.builder, rows, self.bits)))
+
+    def inverse(self, rows):
+        """On exchanged real and imaginary parts, steps in reverse."""
+        emit, last = self.emit, self.rows - 1
+        rows = _transposed(self.builder, self._turned(emit.transform(rows)), self.bits)
+        if self.halved:
+            joined = []
+            for i in range(0, self.rows, 2):
+                first, second = emit.add(*rows[i:i + 2]), emit.subtract(*rows[i:i + 2])
+                joined += _halves(self.builder, first, self._turn(second, last + i // 2, last))
+            rows = joined
+        return rows
 
 
 @intrinsic
 def leaf_forward(typingctx, data, at, vectors, v, scalars, s):
-    """The last levels of `lanes` transforms: each pair of vectors at data[at:] is one that is still to be made.
+    """The last levels of a few rings: each pair of vectors at data[at:] is one that is still to be split.
 
-    The square of numbers is transposed in registers and stays so: element k of all of them is the k-th pair.
-    Twiddles of j = 1 .. lanes - 1: pairs of vectors at vectors[v:] times complex numbers at scalars[s:].
+    The numbers are transposed in registers and stay so. Twiddles, `leaf_twiddles` pairs: of vectors at vectors[v:]
+    times complex numbers at scalars[s:].
     """
     sig = types.void(data, types.intp, vectors, types.intp, scalars, types.intp)
 
     def codegen(context, builder, sig, args):
-        emit = _arithmetic(context, builder, sig.args[0])
-        start, vectors, scalars = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1])
-                                   for i in (0, 2, 4))
-        rows = _transposed(builder, [emit.load(start, i) for i in range(emit.vec.n)])
-        rows = emit.transform([_leaf_turn(emit, row, vectors, scalars, j) for j, row in enumerate(rows)])
-        for i, row in enumerate(rows):
-            emit.store(row, start, i)
+        leaf = _Leaf(context, builder, sig, args, 2, 4)
+        start = simd.address_of(context, builder, sig.args[0], args[0], args[1])
+        for i, row in enumerate(leaf.forward([leaf.emit.load(start, i) for i in range(leaf.rows)])):
+            leaf.emit.store(row, start, i)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -125,13 +173,27 @@ def leaf_inverse(typingctx, data, at, vectors, v, scalars, s):
     sig = types.void(data, types.intp, vectors, types.intp, scalars, types.intp)
 
     def codegen(context, builder, sig, args):
-        emit = _arithmetic(context, builder, sig.args[0])
-        start, vectors, scalars = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1])
-                                   for i in (0, 2, 4))
-        rows = emit.transform([emit.load(start, i, swap=True) for i in range(emit.vec.n)])
-        rows = [_leaf_turn(emit, row, vectors, scalars, j) for j, row in enumerate(rows)]
-        for i, row in enumerate(_transposed(builder, rows)):
-            emit.store(row, start, i, swap=True)
+        leaf = _Leaf(context, builder, sig, args, 2, 4)
+        start = simd.address_of(context, builder, sig.args[0], args[0], args[1])
+        for i, row in enumerate(leaf.inverse([leaf.emit.load(start, i, swap=True) for i in range(leaf.rows)])):
+            leaf.emit.store(row, start, i, swap=True)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def leaf_product(typingctx, data, at, source, x, spectra, w, vectors, v, scalars, s):
+    """`leaf_inverse` of the products source[x:] * spectra[w:], whose numbers need not go through memory."""
+    sig = types.void(data, types.intp, source, types.intp, spectra, types.intp, vectors, types.intp, scalars,
+                     types.intp)
+
+    def codegen(context, builder, sig, args):
+        leaf = _Leaf(context, builder, sig, args, 6, 8)
+        start, left, right = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2, 4))
+        products = [leaf.emit.multiply(leaf.emit.load(left, i), leaf.emit.load(right, i)) for i in range(leaf.rows)]
+        for i, row in enumerate(leaf.inverse([(im, re) for re, im in products])):
+            leaf.emit.store(row, start, i, swap=True)
         return context.get_dummy_value()
 
     return sig, codegen

@@ -8,13 +8,13 @@ is finished, multiplied by the kernel's and brought back while it is in the cach
 t^n = i, in which x[j] + i x[j + n] is the polynomial of 2 n real samples modulo t^(2n) = -1: half the work of complex
 ones without any further step.
 
-Vectors run along the last axis; its last `lanes` points are transposed in registers (`butterflies.leaf_forward`), and
-as a product of spectra minds no order, they stay so.
+Vectors run along the last axis. Its last rings, as long as a vector, are split and transposed in registers, a few at a
+time (`butterflies.leaf_forward`), and as a product of spectra minds no order, they stay so.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cache, lru_cache
 from math import lcm
 from typing import NamedTuple
@@ -22,13 +22,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import product
-from ...jit import inner_kernel
+from ...jit import compiled, inner_kernel
+from ...machine import vector_registers
 from ..simd import vstore
-from .butterflies import butterfly_forward, butterfly_inverse, leaf_forward, leaf_inverse
-from .vectors import lanes, lanes_of, load
+from .butterflies import butterfly_forward, butterfly_inverse, leaf_forward, leaf_inverse, leaf_product
+from .vectors import lanes, lanes_of, leaf_rows, load
 
-_NEAR = 1024                   # points of the sub-blocks that are finished one after the other
-_LEAF_BYTES = 1 << 14          # of the table of leaf vectors, more is made of two
+leaf_rows_ = compiled(leaf_rows)
+_NEAR = 2048                   # points of the sub-blocks that are finished one after the other
+_LEVELS = {2: 1.7, 3: 2.2, 4: 2.0, 5: 2.8, 8: 3.0}
+_LONGER = 1.12                 # how much longer than needed a block may be for better radices
+_LEAF_BYTES = 1 << 12          # of the table of leaf vectors, more is made of two
 
 
 class Transform(NamedTuple):
@@ -37,13 +41,13 @@ class Transform(NamedTuple):
     points: int
     radices: np.ndarray        # int64, of the forward passes in turn
     sizes: np.ndarray          # int64, points of the sub-blocks that each splits, at last those of a leaf
-    periods: np.ndarray        # int64, sub-blocks after which the twiddles repeat
-    starts: np.ndarray         # int64, of each pass in `twiddles`
+    starts: np.ndarray         # int64, of each pass in `twiddles`, which repeat from there to the next
     twiddles: np.ndarray       # [sub-block, j, (cos, sin)] of each pass
     near: int                  # the pass from which on sub-blocks are finished one after the other
-    vectors: np.ndarray        # [square, j, (cos, sin), lane] of the leaves, a square being `lanes` leaves
-    vector_period: int         # squares after which the vectors repeat
-    scalars: np.ndarray        # [group of squares, j, (cos, sin)], each for `vector_period` squares
+    counts: np.ndarray         # int64, into how many each of these was split before a pass
+    vectors: np.ndarray        # [leaf, twiddle, (cos, sin), lane]; a leaf is a few rings as long as a vector
+    vector_period: int         # leaves after which the vectors repeat
+    scalars: np.ndarray        # [group of leaves, twiddle, (cos, sin)], each for `vector_period` leaves
     scalar_period: int
 
 
@@ -68,8 +72,26 @@ def smooth(least: int) -> int:
     return known[at] if at < len(known) else 1 << (least - 1).bit_length()
 
 
+def levels(n: int) -> float:
+    """What the passes of n points cost, in binary levels of radix 4: others have more instructions for each."""
+    return sum(_LEVELS[radix] for radix in factors(n))
+
+
+@lru_cache(maxsize=4096)
+def cheapest(least: int, more: float) -> int:
+    """The smooth number that makes a block of at least so many units cheapest, `more` levels beside its passes."""
+    known = _smooth_numbers()
+    at = bisect_left(known, least)
+    near = known[at:bisect_right(known, _LONGER * least)]
+    return min(near, key=lambda n: n * (levels(n) + more), default=smooth(least))
+
+
 def factors(n: int) -> list[int]:
-    """Radices whose product is n: eights first, which store the least; two fours take the place of eight and two."""
+    """Radices whose product is n: of two's powers eights, which store the least, where the registers can hold them.
+
+    With 16 registers fours are faster, and only one eight is there, in place of a four and a two; with 32 registers two
+    fours take the place of an eight and a two.
+    """
     if n < 1:
         raise ValueError(f"length must be positive: {n}")
     radices = []
@@ -83,10 +105,9 @@ def factors(n: int) -> list[int]:
         n //= 2
     if n != 1:
         raise ValueError(f"length must have no prime factor above 5; {n} remains")
-    eights, rest = divmod(twos, 3)
-    if rest == 1 and eights:
-        return [8] * (eights - 1) + [4, 4] + radices
-    return [8] * eights + [2 ** rest] * (rest > 0) + radices
+    eights = twos // 3 - (twos % 3 == 1 and twos > 1) if vector_registers() == 32 else int(twos % 2 and twos > 1)
+    fours, rest = divmod(twos - 3 * eights, 2)
+    return [8] * eights + [4] * fours + [2] * rest + radices
 
 
 def _split(angles: np.ndarray, radix: int) -> np.ndarray:
@@ -107,36 +128,51 @@ def _numbers(table: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def transform(shape: tuple[int, ...], angle: float, dtype: np.dtype) -> Transform:
     """The passes of a block; its first axis is the ring t^n = exp(-i angle), the others t^n = 1."""
     L = lanes(dtype)
+    rows = leaf_rows(L)
     size = product(shape)
-    radices, sizes, periods, tables = [], [], [], []
+    radices, sizes, tables = [], [], []
     for axis, n in enumerate(shape):
         angles = np.array([0.0 if axis else angle])
         of_axis = factors(n // L if axis == len(shape) - 1 else n)
         for radix in of_axis:
             radices.append(radix)
             sizes.append(size)
-            periods.append(len(angles))
             tables.append(_numbers(_powers(angles, radix), dtype))
             angles = _split(angles, radix)
             size //= radix
-    # Angles add up: those of many leaves are the sums of a few, from the first passes, and of a few, from the last.
+    # Angles add up: those of many rings are the sums of a few, from the first passes, and of a few, from the last.
     few = len(angles)
     for radix in of_axis:
-        if few * L * 2 * dtype.itemsize <= _LEAF_BYTES or few // radix % L:
+        if few * L * 2 * dtype.itemsize <= _LEAF_BYTES or few // radix % rows:
             break
         few //= radix
-    fine = np.tile(angles[:few] - angles[0], lcm(few, L) // few).reshape(-1, L)
-    vectors = np.stack([_powers(leaves, L).T for leaves in fine])
+    fine = np.tile(angles[:few] - angles[0], lcm(few, rows) // few).reshape(-1, rows)
+    vectors = np.stack([_leaf_vectors(leaf, L) for leaf in fine])
     vectors = np.stack([vectors.real, vectors.imag], 2).astype(dtype).ravel()
-    scalars = _powers(angles[::few], L)
+    scalars = _powers(angles[::few], L)[:, :rows]
     sizes.append(L)
     near = len(radices)
-    while near and (sizes[near - 1] <= _NEAR or sizes[near] % (L * L)):
+    while near and (sizes[near - 1] <= _NEAR or sizes[near] % (rows * L)):
         near -= 1
     ints = lambda values: np.array(values, np.int64)                                   # noqa: E731
     return Transform(
-        product(shape), ints(radices), ints(sizes), ints(periods), ints(np.cumsum([0, *map(len, tables)])),
-        np.concatenate([*tables, np.zeros(0, dtype)]), near, vectors, len(fine), _numbers(scalars, dtype), len(scalars))
+        product(shape), ints(radices), ints(sizes), ints(np.cumsum([0, *map(len, tables)])),
+        np.concatenate([*tables, np.zeros(0, dtype)]), near, ints(sizes[near] // ints(sizes)), vectors, len(fine),
+        _numbers(scalars, dtype), len(scalars))
+
+
+def _leaf_vectors(angles: np.ndarray, lanes: int) -> np.ndarray:
+    """The twiddles of one leaf, [twiddle, lane], for the angles of its rings, as `butterflies` takes them.
+
+    Where the rings are halved first, there is one more for each two of them, and the halves of the first rings of every
+    two come to lie before those of the second ones.
+    """
+    if len(angles) == lanes:
+        return _powers(angles, lanes).T
+    first, second = angles[::2], angles[1::2]
+    quarters = np.concatenate([_split(first, 2), _split(second, 2)])
+    halves = [np.repeat(pair, lanes // 2) / 2 for pair in zip(first, second, strict=True)]
+    return np.concatenate([_powers(quarters, lanes // 2).T, np.exp(-1j * np.array(halves))])
 
 
 def _pass_of(radix):
@@ -163,12 +199,14 @@ _pass_2, _pass_3, _pass_4, _pass_5, _pass_8 = map(_pass_of, (2, 3, 4, 5, 8))
 
 
 @inner_kernel
-def _pass(data, start, begin, end, radix, size, period, twiddles, first, last, inverse):
+def _pass(data, start, begin, end, radix, size, before, twiddles, first, last, inverse):
     """One pass over the points begin <= i < end, whole sub-blocks of `size`, of a block at data[start:].
 
-    Its twiddles lie at first <= t < last, those of `period` sub-blocks.
+    Its twiddles lie at first <= t < last and repeat; there are so many sub-blocks `before` the first.
     """
-    t = first + begin // size % period * (radix - 1) * 2
+    t = first + before * (radix - 1) * 2
+    if t >= last:                                      # of several axes only: a division costs as much as a butterfly
+        t = first + (t - first) % (last - first)
     step = size // radix * 2
     b, e = start + 2 * begin, start + 2 * end
     if radix == 8:
@@ -185,9 +223,9 @@ def _pass(data, start, begin, end, radix, size, period, twiddles, first, last, i
 
 @inner_kernel
 def _multiply(data, at, source, x, next_x, spectra, w, next_w, channels):
-    """data[at:] = sum over channels of source[x + c next_x:] * spectra[w + c next_w:], a square of points."""
+    """data[at:] = sum over channels of source[x + c next_x:] * spectra[w + c next_w:], the points of a leaf."""
     lanes = lanes_of(data)
-    for i in range(0, 2 * lanes * lanes, 2 * lanes):
+    for i in range(0, 2 * lanes * leaf_rows_(lanes), 2 * lanes):
         a, b = load(source, x + i), load(source, x + i + lanes)
         c, d = load(spectra, w + i), load(spectra, w + i + lanes)
         re, im = a * c - b * d, a * d + b * c
@@ -203,17 +241,22 @@ def _multiply(data, at, source, x, next_x, spectra, w, next_w, channels):
 @inner_kernel
 def _leaves(data, start, first, last, vectors, vector_period, scalars, scalar_period, source, x, next_x, spectra, w,
             next_w, channels, forward, inverse):
-    """The squares first <= c < last of a block; see `transform_block`."""
+    """The leaves first <= c < last of a block; see `transform_block`."""
     lanes = lanes_of(data)
-    leaf = 2 * (lanes - 1)
+    rows = leaf_rows_(lanes)
+    size = 2 * lanes * rows
+    next_s = 2 * min(rows, lanes - 1)
+    next_v = 2 * lanes * (rows - 1 + (rows // 2 if lanes > rows else 0))
     v = first % vector_period
     s = first // vector_period % scalar_period
-    for at in range(2 * first * lanes * lanes, 2 * last * lanes * lanes, 2 * lanes * lanes):
+    for at in range(first * size, last * size, size):
         if forward:
-            leaf_forward(data, start + at, vectors, v * leaf * lanes, scalars, s * leaf)
-        if inverse:
+            leaf_forward(data, start + at, vectors, v * next_v, scalars, s * next_s)
+        if inverse and channels == 1:
+            leaf_product(data, start + at, source, x + at, spectra, w + at, vectors, v * next_v, scalars, s * next_s)
+        elif inverse:
             _multiply(data, start + at, source, x + at, next_x, spectra, w + at, next_w, channels)
-            leaf_inverse(data, start + at, vectors, v * leaf * lanes, scalars, s * leaf)
+            leaf_inverse(data, start + at, vectors, v * next_v, scalars, s * next_s)
         v += 1
         if v == vector_period:
             v = 0
@@ -230,26 +273,26 @@ def transform_block(data, start, source, x, next_x, spectra, w, next_w, channels
     block itself is its own source where both ways are asked for. The inverse lacks the factor 1 / points.
     """
     points, near = plan.points, plan.near
-    radices, sizes, periods, starts, twiddles = plan.radices, plan.sizes, plan.periods, plan.starts, plan.twiddles
-    square = lanes_of(data) * lanes_of(data)
+    radices, sizes, counts, starts, twiddles = plan.radices, plan.sizes, plan.counts, plan.starts, plan.twiddles
+    leaf = lanes_of(data) * leaf_rows_(lanes_of(data))
     size = sizes[near] if near > 0 else points
     depth = radices.size
-    for begin in range(0, points, size):
-        end = begin + size
+    for block in range(points // size):
+        begin, end = block * size, (block + 1) * size
         for d in range(depth if forward else 0):
             if d >= near:
-                _pass(data, start, begin, end, radices[d], sizes[d], periods[d], twiddles, starts[d], starts[d + 1],
-                      False)
-            elif begin % sizes[d] == 0:
-                _pass(data, start, begin, begin + sizes[d], radices[d], sizes[d], periods[d], twiddles, starts[d],
+                _pass(data, start, begin, end, radices[d], sizes[d], block * counts[d], twiddles, starts[d],
                       starts[d + 1], False)
-        _leaves(data, start, begin // square, (end + square - 1) // square, plan.vectors, plan.vector_period,
+            elif begin % sizes[d] == 0:
+                _pass(data, start, begin, begin + sizes[d], radices[d], sizes[d], begin // sizes[d], twiddles,
+                      starts[d], starts[d + 1], False)
+        _leaves(data, start, begin // leaf, (end + leaf - 1) // leaf, plan.vectors, plan.vector_period,
                 plan.scalars, plan.scalar_period, source, x, next_x, spectra, w, next_w, channels, forward, inverse)
         for i in range(depth if inverse else 0):
             d = depth - 1 - i
             if d >= near:
-                _pass(data, start, begin, end, radices[d], sizes[d], periods[d], twiddles, starts[d], starts[d + 1],
-                      True)
+                _pass(data, start, begin, end, radices[d], sizes[d], block * counts[d], twiddles, starts[d],
+                      starts[d + 1], True)
             elif end % sizes[d] == 0:
-                _pass(data, start, end - sizes[d], end, radices[d], sizes[d], periods[d], twiddles, starts[d],
+                _pass(data, start, end - sizes[d], end, radices[d], sizes[d], end // sizes[d] - 1, twiddles, starts[d],
                       starts[d + 1], True)

@@ -1,8 +1,7 @@
 """The vectors of the transforms: at most 32 bytes, also where registers hold 64.
 
-A square of `lanes` vectors is transposed and transformed in registers, as complex numbers. Of 64 bytes it would take 32
-registers for the numbers alone and spill as many; of 32 bytes it takes 16, blocks come in finer sizes, and a core with
-units of 32 bytes loses nothing.
+Of longer vectors blocks would come in coarser sizes, and a core with units of 32 bytes would gain nothing; with these
+AVX-512 has 32 registers of 32 bytes, enough for an eight of complex vectors.
 """
 
 from __future__ import annotations
@@ -26,6 +25,11 @@ def lanes(dtype) -> int:
 def vec(dtype) -> simd.Vec:
     """The vector of a Numba scalar type."""
     return simd.Vec(dtype, WIDTH * 8 // dtype.bitwidth)
+
+
+def leaf_rows(lanes: int) -> int:
+    """How many rings of as many points as a vector has lanes are split up together; see `butterflies`."""
+    return min(lanes, 4)
 
 
 @intrinsic
