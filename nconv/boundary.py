@@ -15,10 +15,21 @@ def index_map(mode: str, size: int, low: int, count: int, upsample: int = 1) -> 
     Shape (count,), int64; `FILL` marks the fill value. With `upsample` u, u - 1 fill values stand between each two
     input elements (this is how a transposed convolution sees its input; only for mode 'constant').
     """
-    i = np.arange(-low, count - low, dtype=np.int64)
+    places = np.arange(-low, count - low, dtype=np.int64)
+    if upsample > 1:
+        inside = (places >= 0) & (places <= (size - 1) * upsample) & (places % upsample == 0)
+        return np.where(inside, places // upsample, FILL)
+    begin, end = max(low, 0), max(low + size, 0)
+    for outside in (places[:begin], places[end:]):         # between them each position is its own index
+        if outside.size:
+            outside[:] = _inside(mode, size, outside)
+    return places
+
+
+def _inside(mode, size, i):
+    """The input index that stands for the positions `i` beside the input."""
     if mode == "constant":
-        inside = (i >= 0) & (i <= (size - 1) * upsample) & (i % upsample == 0)
-        return np.where(inside, i // upsample, FILL)
+        return FILL
     if mode == "edge":
         return np.clip(i, 0, size - 1)
     if mode == "wrap":
@@ -28,7 +39,7 @@ def index_map(mode: str, size: int, low: int, count: int, upsample: int = 1) -> 
         return np.minimum(i, 2 * size - 1 - i)
     if mode == "reflect":
         if size == 1:
-            return np.zeros(count, np.int64)
+            return 0
         i = i % (2 * size - 2)
         return np.minimum(i, 2 * size - 2 - i)
     raise ValueError(f"unknown boundary mode: mode={mode!r}, expected one of {MODES}")

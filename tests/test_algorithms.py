@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
 from nconv import engine, registry
+from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
 LONGEST_WINDOW = {"winograd": 5, "winograd_large": 7}
@@ -83,6 +84,20 @@ def test_windows_of_more_taps_than_one_chunk(name):
             problem = CASES[case].replace(size=size, kernel=(24, 23))
             if supported(ALGORITHMS[name], problem):
                 check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("name", ["direct", "small"])
+def test_lines_of_taps(name, dtype):
+    """Around every number of taps that are summed together, and of positions that fill a tile."""
+    shapes = [(1, (taps + more,), (taps,)) for taps in (8, 9, 16, 17, 31, 33, 64, 97)
+              for more in (0, 79, 161)]
+    shapes += [(3, (40, 50), (2, 33)), (3, (3, 70), (3, 16)), (2, (3, 4, 40), (2, 2, 34))]
+    for channels, size, kernel in shapes:
+        rank = len(size)
+        problem = ConvProblem(N=1, C=channels, K=1, groups=2, size=size, kernel=kernel, stride=(1,) * rank,
+                              dilation=(1,) * rank, padding=((3, 5),) * rank, dtype=np.dtype(dtype), has_bias=True)
+        check(ALGORITHMS[name], problem, *operands(problem))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -37,7 +37,8 @@ def flat_maps(problem: ConvProblem) -> Maps:
     last = max(min(low + problem.size[-1], len(maps[-1])), first) if problem.upsample[-1] == 1 else first
     fill = np.array([problem.fill], problem.engine).view(real_dtype(problem))
     filled = bool((maps[-1][:first] == FILL).all() and (maps[-1][last:] == FILL).all())
-    return Maps(np.concatenate(maps), start, np.array([first, last], np.int64), fill, filled)
+    index = maps[0] if len(maps) == 1 else np.concatenate(maps)
+    return Maps(index, start, np.array([first, last], np.int64), fill, filled)
 
 
 @inner_kernel

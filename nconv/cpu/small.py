@@ -12,7 +12,7 @@ instructions, a mirrored signal gives the mirrored result to the last bit, and a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ SUPPORTS = "real numbers, as long as one image's padded input and weights stay i
 REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
 SERIAL = True
 CALLS = 0.18                   # by the shortcut
-_LARGEST = 1 << 15             # elements of one table
+_LARGEST = 1 << 16             # elements of the padded input, the weight and the output of one image
 _NOWHERE = -1 << 62            # the address of a fill value
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
@@ -160,12 +160,12 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     runs, offsets = _padded_input(p, x[2:])
     taps = _sums(np.arange(n) * step for n, step in zip((p.C, *p.kernel), weight[2:], strict=True))
     between = [product(extents.positions[a + 1:]) for a in range(p.rank)]
-    rows = [_sums(np.arange(n) * step for n, step in zip((*p.out[:-1], 1), steps, strict=True))
-            for steps in (between, out[3:])]
+    rows = np.array([_sums(np.arange(n) * step for n, step in zip((*p.out[:-1], 1), steps, strict=True))
+                     for steps in (between, out[3:])])
     mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
     counts = [p.N, p.groups, p.K, M, length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1], out[0],
               out[1], out[2], mirrored, extents.elements, x[-1] * p.stride[-1], x[0], _run(p)]
-    return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, np.stack(rows))
+    return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, rows)
 
 
 @lru_cache(maxsize=64)
@@ -181,8 +181,10 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
 
     indices = []                                                                  # of each axis, (phases, positions)
     for phases, index, n, step in zip(used, p.index_maps(), positions, p.stride, strict=True):
-        u = np.add.outer(phases, np.arange(n) * step)
-        indices.append(np.append(index, FILL)[np.minimum(u, index.size)])
+        if step > 1:
+            u = np.add.outer(phases, np.arange(n) * step)
+            index = np.append(index, FILL)[np.minimum(u, index.size)]
+        indices.append(index.reshape(-1, n))
 
     # Lines along the last axis, wherever they lie, are the same runs for each of its phases.
     channels = np.arange(p.C)
@@ -197,25 +199,31 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
         begins, firsts, lengths = _runs(index, p.stride[-1])
         at = np.where((fills == 0) & (firsts != FILL), address + firsts * strides[-1], _NOWHERE)
         to = lines + phase * by_phase[-1] + begins
-        pieces.append(np.stack([to, at, np.broadcast_to(lengths, to.shape)]).reshape(3, -1))
+        piece = np.empty((3, to.shape[0], begins.size), np.int64)
+        piece[0], piece[1], piece[2] = to, at, lengths
+        pieces.append(piece.reshape(3, -1))
 
-    taps = [np.arange(k) * d for k, d in zip(p.kernel, p.dilation, strict=True)]
-    offsets = _sums([channels * places[0], *(
-        np.searchsorted(phases, r % s) * phase + r // s * position
-        for phases, r, s, phase, position in zip(used, taps, p.stride, by_phase, by_position, strict=True))])
-    return np.concatenate(pieces, 1), offsets
+    taps = []
+    for phases, k, d, s, phase, position in zip(used, p.kernel, p.dilation, p.stride, by_phase, by_position,
+                                                strict=True):
+        r = np.arange(k) * d
+        taps.append(r * position if s == 1 else np.searchsorted(phases, r % s) * phase + r // s * position)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, 1), _sums([channels * places[0], *taps])
 
 
 def _sums(vectors: Iterable[np.ndarray]) -> np.ndarray:
     """The sum of one element of each vector, for all combinations, flat; the last one's changes soonest."""
-    return np.asarray(sum(np.ix_(*vectors)), np.int64).ravel()
+    return reduce(np.add.outer, vectors).ravel()
 
 
 def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices as runs that lie `apart`, or are all FILL: beginnings, first indices, lengths."""
-    same = np.where(indices[1:] == FILL, indices[:-1] == FILL, (indices[:-1] != FILL) & (np.diff(indices) == apart))
-    begins = np.append(0, np.flatnonzero(~same) + 1)
-    return begins, indices[begins], np.diff(begins, append=indices.size)
+    before, after = indices[:-1], indices[1:]
+    outside = after == FILL
+    follows = (after - before == apart) & (before != FILL) & ~outside | (before == FILL) & outside
+    bounds = [0, *(np.flatnonzero(~follows) + 1).tolist(), indices.size]
+    begins, ends = np.array(bounds[:-1]), np.array(bounds[1:])
+    return begins, indices[begins], ends - begins
 
 
 def _address(view: np.ndarray, base: np.ndarray) -> tuple[int, ...] | None:
@@ -247,7 +255,7 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     """Fill `out`; see `registry` for the shapes."""
     arrays = [operand(array) for array in (x, prepared, out)]
-    addresses = [(0, *(int(n) for n in np.delete(array.strides, 2))) for array in arrays]
+    addresses = [(0, *strides[:2], *strides[3:]) for strides in (array.strides.tolist() for array in arrays)]
     known = tables(problem, *addresses)
     small_sums_kernel(arrays[0].flat, arrays[1].flat, bias_vector(problem, bias), arrays[2].flat, *known)
 
