@@ -54,7 +54,12 @@ def known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     if depends_on_weight(call):
         return shortcuts.past_the_choice(call, lambda x, weight, bias, out: _run(
             route, decide_for(route, weight, method), x, weight, bias, out))
-    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, _straight(route, decision))
+    return _known_algorithm(call, decision)
+
+
+def _known_algorithm(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+    """The same where the decision holds for every call like this one."""
+    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, _straight(call.route, decision))
 
 
 def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
@@ -85,11 +90,11 @@ def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
 
 def repeated(call: Call, decision: Decision) -> Callable[[], Any]:
     """A function that runs a call as one whose like was seen before, by the algorithm of `decision`."""
-    shortcut = shortcut_of(call, decision)
+    known = _known_algorithm(call, decision)
     arrays = (call.weight, call.x) if call.swapped else (call.x, call.weight)
 
     def run():
-        result = None if shortcut is None else shortcut(*arrays, call.bias)
+        result = None if known is None else known(*arrays, call.bias)
         return _run(call.route, decision, call.x, call.weight, call.bias, None) if result is None else result
 
     return run

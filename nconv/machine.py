@@ -88,22 +88,22 @@ class _Rated:
 
 
 _WORK = {
-    "small.products_one": 2.4, "small.products_many": 1.2, "small.tiles_one": 3.6e-09, "small.tiles_many": 1.2e-08,
-    "small.products_line": 1.4, "small.tiles_line": 9e-09,
-    "small.elements": 1.6e-10, "small.elements_apart": 7.5e-10, "small.runs": 8e-09, "small.weights": 2.7e-09,
-    "small.rows": 3.5e-11,
-    "direct.products_channels": 1.6, "direct.products_filters": 2.6, "direct.products_single": 2.8,
-    "direct.products_line": 1.4, "direct.lines_line": 9.2e-09, "direct.tiles_line": 9e-09,
-    "direct.lines_channels": 8.2e-09, "direct.lines_filters": 3.1e-09, "direct.lines_single": 9.2e-09,
-    "direct.tiles_channels": 2e-10, "direct.tiles_filters": 1.7e-08, "direct.tiles_single": 6.5e-09,
-    "direct.turns": 3.4e-09, "direct.rows": 7.8e-10, "direct.gathered": 3.5e-11, "direct.weights": 1.5e-09,
-    "im2col.products": 1.6, "im2col.products_lone": 2.4, "im2col.tiles": 1.7e-09, "im2col.rows": 3.1e-09,
-    "im2col.gathered": 1.3e-11, "im2col.positions": 5e-09, "im2col.panels": 3e-11, "im2col.packed": 1.6e-11,
-    "winograd.products": 1.7, "winograd.loaded": 5.6e-11, "winograd.tiles": 1.8e-07, "winograd.gathered": 2.8e-10,
-    "winograd.rows": 1.1e-08, "winograd.transformed": 3.6e-11, "winograd.weights": 2.7e-10,
-    "fft.points": 4.2, "fft.blocks": 1.2e-07, "fft.rows": 2e-08, "fft.products": 0.19, "fft.kernels": 4.9,
-    "fft.weights": 6.1e-09,
-    "separable.products": 2.1, "separable.gathered": 2.9e-10,
+    "small.products_one": 2.07, "small.products_many": 0.924, "small.tiles_one": 4.15e-09, "small.tiles_many": 1.54e-08,
+    "small.products_line": 1.42, "small.tiles_line": 2.1e-08,
+    "small.elements": 6.04e-10, "small.elements_apart": 7.08e-10, "small.runs": 3.84e-09, "small.weights": 5.47e-09,
+    "small.rows": 3.22e-11,
+    "direct.products_channels": 1.32, "direct.products_filters": 2.82, "direct.products_single": 2.57,
+    "direct.products_line": 2.44, "direct.lines_line": 8.79e-09, "direct.tiles_line": 4.16e-09,
+    "direct.lines_channels": 1.1e-08, "direct.lines_filters": 1.83e-09, "direct.lines_single": 7.46e-09,
+    "direct.tiles_channels": 1.94e-10, "direct.tiles_filters": 2.83e-09, "direct.tiles_single": 8.83e-09,
+    "direct.turns": 4.36e-09, "direct.rows": 3.38e-10, "direct.gathered": 2.27e-11, "direct.weights": 1.66e-09,
+    "im2col.products": 1.4, "im2col.products_lone": 2.43, "im2col.tiles": 1.4e-09, "im2col.rows": 2.14e-09,
+    "im2col.gathered": 1.3e-12, "im2col.positions": 5.72e-09, "im2col.panels": 3.05e-11, "im2col.packed": 2.87e-11,
+    "winograd.products": 1.42, "winograd.loaded": 6.06e-11, "winograd.tiles": 2.69e-07, "winograd.gathered": 2.61e-10,
+    "winograd.rows": 1.53e-09, "winograd.transformed": 3.32e-11, "winograd.weights": 3.78e-10,
+    "fft.points": 3.96, "fft.blocks": 1.19e-07, "fft.rows": 2.51e-08, "fft.products": 0.217, "fft.kernels": 2.56,
+    "fft.weights": 1.24e-08,
+    "separable.products": 1.51, "separable.gathered": 1.07e-10,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
@@ -132,8 +132,8 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 73e-6            # seconds of a public call with the preparation of a small weight
-    parallel_start: float = 12e-6  # seconds to start and join the threads
+    call: float = 0.000106            # seconds of a public call with the preparation of a small weight
+    parallel_start: float = 1.2e-06  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "line": 0.5, "line_fft": 0.45, "stream": 0.35, "stream_fft": 0.45}, hash=False)

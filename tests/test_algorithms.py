@@ -92,7 +92,7 @@ def test_lines_of_taps(name, dtype):
     """Around every number of taps that are summed together, and of positions that fill a tile."""
     shapes = [(1, (taps + more,), (taps,)) for taps in (8, 9, 16, 17, 31, 33, 64, 97)
               for more in (0, 79, 161)]
-    shapes += [(3, (40, 50), (2, 33)), (3, (3, 70), (3, 16)), (2, (3, 4, 40), (2, 2, 34))]
+    shapes += [(3, (4, 50), (2, 33)), (2, (3, 50), (3, 16)), (2, (3, 4, 40), (2, 2, 34))]
     for channels, size, kernel in shapes:
         rank = len(size)
         problem = ConvProblem(N=1, C=channels, K=1, groups=2, size=size, kernel=kernel, stride=(1,) * rank,

@@ -1,10 +1,11 @@
-"""The four register tiles that do all multiplications: sums of products that never leave the registers.
+"""The five register tiles that do all multiplications: sums of products that never leave the registers.
 
 Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
 `multiply_patches`: rows are positions, columns output channels; `multiply_rows`: the same of a matrix in memory, with a
-bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel,
-columns positions, so that a vector of the input serves all rows whose windows hold it. Tuples whose lengths are M and V
-say how large a tile is: types reach the compiler, values do not.
+bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel, columns positions, so that a
+vector of the input serves all rows whose windows hold it. `filter_line`: one row of one channel, in which a vector of
+the input serves several taps. Tuples whose lengths are M and V say how large a tile is: types reach the compiler,
+values do not.
 """
 
 from llvmlite import ir

@@ -31,7 +31,7 @@ from .tiles import line_run, line_tile, remainders
 # ------------------------------------------------------------------------------------------------- The choice
 
 NAME = "small"
-SUPPORTS = "real numbers, as long as one image's padded input and weights stay in the nearest cache; integers exactly"
+SUPPORTS = "real numbers, as long as one image's padded input and weights stay in a near cache; integers exactly"
 REFERENCE = "Zhang, Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)"
 SERIAL = True
 CALLS = 0.18                   # by the shortcut
@@ -39,7 +39,7 @@ _LARGEST = 1 << 16             # elements of the padded input, the weight and th
 _NOWHERE = -1 << 62            # the address of a fill value
 _ROWS = 4                      # output channels summed at once, where there are so many
 _WIDE, _NARROW = 4, 2          # vectors of positions summed at once, for one and for more output channels
-_LINE = line_tile()            # the same of one with a long line of taps
+_LINE = line_tile()            # as many, where one output channel has a long line of taps
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -48,7 +48,7 @@ def why_not(problem: ConvProblem) -> str:
         return "complex numbers need more than one table"
     # What the output alone shows to be too large, as most problems are, needs no other count.
     if max(_weights(problem), problem.C * problem.positions) > _LARGEST or _extents(problem).elements > _LARGEST:
-        return f"its tables hold {_LARGEST} elements, this problem needs more"
+        return f"it holds up to {_LARGEST} elements of padded input, weights or output, this problem has more"
     return ""
 
 

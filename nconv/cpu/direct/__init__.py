@@ -268,10 +268,9 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
-        phase_stride=vec(phase_strides), strides=vec(strides),
-        run=p.kernel[-1] if _kind(p) == "line" else 0, offsets=vec(offsets), planes=planes,
-        source_planes=source_planes, smooth=set(p.stride) == {1}, low=vec([low for low, _ in p.padding]),
-        size=vec(p.size))
+        phase_stride=vec(phase_strides), strides=vec(strides), run=p.kernel[-1] if _kind(p) == "line" else 0,
+        offsets=vec(offsets), planes=planes, source_planes=source_planes, smooth=set(p.stride) == {1},
+        low=vec([low for low, _ in p.padding]), size=vec(p.size))
 
 
 def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:

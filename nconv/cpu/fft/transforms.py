@@ -30,7 +30,7 @@ from .vectors import lanes, lanes_of, leaf_rows, load
 
 leaf_rows_ = compiled(leaf_rows)
 _NEAR = 2048                   # points of the sub-blocks that are finished one after the other
-_LEVELS = {2: 1.7, 3: 2.2, 4: 2.0, 5: 2.8, 8: 3.0}
+_LEVELS = {2: 1.7, 3: 2.2, 4: 2.0, 5: 2.8, 8: 3.0}       # that a pass takes, in those of fours; see `levels`
 _LONGER = 1.12                 # how much longer than needed a block may be for better radices
 _LEAF_BYTES = 1 << 12          # of the table of leaf vectors, more is made of two
 
@@ -73,7 +73,7 @@ def smooth(least: int) -> int:
 
 
 def levels(n: int) -> float:
-    """What the passes of n points cost, in binary levels of radix 4: others have more instructions for each."""
+    """What the passes of n points cost, in binary levels of radix 4: others have more instructions for a level."""
     return sum(_LEVELS[radix] for radix in factors(n))
 
 
