@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
 from nconv import engine, registry
+from nconv.cpu import simd, small
 from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
@@ -98,6 +99,26 @@ def test_lines_of_taps(name, dtype):
         problem = ConvProblem(N=1, C=channels, K=1, groups=2, size=size, kernel=kernel, stride=(1,) * rank,
                               dilation=(1,) * rank, padding=((3, 5),) * rank, dtype=np.dtype(dtype), has_bias=True)
         check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_mirrored_lines_of_taps(dtype):
+    """Summed in pairs or four at a time, as the weight says: tiles of both must fit the sums."""
+    rng = np.random.default_rng(0)
+    for taps in (15, 17, 33, 65):
+        for size in (taps, taps + 37, taps + 80, 997):
+            problem = CASES["signal-plain"].replace(size=(size,), kernel=(taps,), padding=((3, 4),),
+                                                    dtype=np.dtype(dtype), has_bias=False)
+            length = small._length(problem)
+            lanes = simd.lanes(problem.engine)
+            assert length % (small._WIDE * lanes) == length % (small._shape(problem)[1] * lanes) == 0
+            half = rng.standard_normal(taps // 2)
+            x = rng.standard_normal(size).astype(dtype)
+            for weight in (np.r_[half, 1, half[::-1]], np.r_[half, 0, -half[::-1]], rng.standard_normal(taps)):
+                weight = weight.astype(dtype)
+                out = engine.run_algorithm(small, problem, x[None, None], weight[None, None])
+                expected = np.correlate(np.pad(x.astype(float), (3, 4)), weight.astype(float), "valid")
+                np.testing.assert_allclose(out[0, 0], expected, rtol=0, atol=1e2 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache, reduce
+from math import lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -82,10 +83,8 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The padded input of one image, the packed weight and the sums of one group."""
-    extents = _extents(problem)
-    rows, vectors = _shape(problem)
-    length = round_up(extents.length, vectors * simd.lanes(problem.engine))
-    elements = extents.elements + len(_LINE) * simd.lanes(problem.engine) + _weights(problem) + rows * length
+    extents, length = _extents(problem), _length(problem)
+    elements = extents.elements + length - extents.length + _weights(problem) + _shape(problem)[0] * length
     return elements * problem.engine.itemsize
 
 
@@ -104,6 +103,20 @@ def _shape(problem: ConvProblem) -> tuple[int, int]:
 def _run(problem: ConvProblem) -> int:
     """Taps of one output channel that follow each other, or 0 where they are few."""
     return line_run(problem, simd.lanes(problem.engine)) if problem.K == 1 else 0
+
+
+def _mirrored(problem: ConvProblem) -> bool:
+    """Whether the window may be its own mirror image, and its taps summed in pairs."""
+    p = problem
+    return p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
+
+
+def _length(problem: ConvProblem) -> int:
+    """Positions that are summed: whole tiles of those sums, single or in pairs, that the weight may ask for."""
+    vectors = _shape(problem)[1]
+    if _mirrored(problem):
+        vectors = lcm(vectors, _WIDE)
+    return round_up(_extents(problem).length, vectors * simd.lanes(problem.engine))
 
 
 def _weights(problem: ConvProblem) -> int:
@@ -155,16 +168,15 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     """
     p = problem
     extents = _extents(p)
-    M, V = _shape(p)
-    length = round_up(extents.length, V * simd.lanes(p.engine))
+    length = _length(p)
     runs, offsets = _padded_input(p, x[2:])
     taps = _sums(np.arange(n) * step for n, step in zip((p.C, *p.kernel), weight[2:], strict=True))
     between = [product(extents.positions[a + 1:]) for a in range(p.rank)]
     rows = np.array([_sums(np.arange(n) * step for n, step in zip((*p.out[:-1], 1), steps, strict=True))
                      for steps in (between, out[3:])])
-    mirrored = p.engine.kind == "f" and p.C == p.K == 1 and p.taps % 2 == 1 and sum(k > 1 for k in p.kernel) == 1
-    counts = [p.N, p.groups, p.K, M, length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1], out[0],
-              out[1], out[2], mirrored, extents.elements, x[-1] * p.stride[-1], x[0], _run(p)]
+    counts = [p.N, p.groups, p.K, _shape(p)[0], length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1],
+              out[0], out[1], out[2], _mirrored(p), extents.elements, x[-1] * p.stride[-1], x[0], _run(p),
+              length - extents.length]
     return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, rows)
 
 
@@ -328,7 +340,7 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
-    buffer = np.empty(elements + len(_LINE) * lanes, x.dtype)   # vectors read some positions too many
+    buffer = np.empty(elements + counts[19], x.dtype)      # the last tile reads some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
     for i in range(elements, buffer.size):
