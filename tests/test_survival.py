@@ -166,3 +166,26 @@ def test_nothing_beyond_an_array_is_touched(cache, method):
                 assert np.array_equal(out, right)
         assert tried > 40, tried
     """, cache)
+
+def heap_checker():
+    """glibc's library that looks at the bytes around each piece of memory, or None."""
+    name = "libc_malloc_debug.so.0"
+    done = subprocess.run([sys.executable, "-c", "import sys"], env={**os.environ, "LD_PRELOAD": name},
+                          capture_output=True, text=True)
+    return name if sys.platform == "linux" and not done.returncode and not done.stderr else None
+
+
+@pytest.mark.parametrize("method", ["direct", "small", "fft", "im2col"])
+def test_kernels_stay_within_their_own_memory(cache, method):
+    checker = heap_checker()
+    if checker is None:
+        pytest.skip("no glibc that checks its heap")
+    survive(f"""
+        for taps in ((9,), (17,), (33,), (64,), (131,), (5, 6), (1, 33), (3, 4, 5)):
+            size = [(300,), (40, 51), (12, 13, 14)][len(taps) - 1]
+            for dtype in ("f4", "f8"):
+                a, b = (np.random.default_rng(2).standard_normal(n).astype(dtype) for n in (size, taps))
+                for window in (b, b + np.flip(b)):
+                    for mode in ("full", "valid"):
+                        nconv.convolve(a, window, mode, method={method!r})
+    """, cache, LD_PRELOAD=checker, GLIBC_TUNABLES="glibc.malloc.check=3")
