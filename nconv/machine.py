@@ -100,7 +100,7 @@ _WORK = {
     "im2col.products": 1.4, "im2col.products_lone": 2.43, "im2col.tiles": 1.4e-09, "im2col.rows": 2.14e-09,
     "im2col.gathered": 1.3e-12, "im2col.positions": 5.72e-09, "im2col.panels": 3.05e-11, "im2col.packed": 2.87e-11,
     "winograd.products": 1.42, "winograd.loaded": 6.06e-11, "winograd.tiles": 2.69e-07, "winograd.gathered": 2.61e-10,
-    "winograd.rows": 1.53e-09, "winograd.transformed": 3.32e-11, "winograd.weights": 3.78e-10,
+    "winograd.rows": 1.53e-09, "winograd.transformed": 3.32e-11, "winograd.weights": 2e-10,
     "fft.points": 3.96, "fft.blocks": 1.19e-07, "fft.rows": 2.51e-08, "fft.products": 0.217, "fft.kernels": 2.56,
     "fft.weights": 1.24e-08,
     "separable.products": 1.51, "separable.gathered": 1.07e-10,

@@ -32,6 +32,7 @@ from .passes import Lines, forward_pass, inverse_pass
 
 share_start_ = compiled(share_start)
 ceil_div_ = compiled(ceil_div)
+_RUN = 8                       # channels of transformed weights that are brought to their places at once
 
 
 class TileLayout(NamedTuple):
@@ -376,6 +377,22 @@ def winograd_tile_kernel(layout, source, maps, weight, bias, limit, uneven, targ
                               np.int64(thread))
 
 
+@inner_kernel
+def winograd_line_kernel(there, to, here, at, step, matrices, m, n, r):
+    """n vectors, `step` apart from there[to:] on, = the matrix [n, r] at matrices[m:] times r vectors of here[at:]."""
+    if r == 3:                                             # as nearly all windows: these stay in registers
+        a, b, c = vload(here, at), vload(here, at + step), vload(here, at + 2 * step)
+        for k in range(n):
+            vstore(there, to + k * step, splat(matrices[m + 3 * k]) * a + splat(matrices[m + 3 * k + 1]) * b
+                   + splat(matrices[m + 3 * k + 2]) * c)
+        return
+    for k in range(n):
+        total = splat(matrices[m + k * r]) * vload(here, at)
+        for j in range(1, r):
+            total = total + splat(matrices[m + k * r + j]) * vload(here, at + j * step)
+        vstore(there, to + k * step, total)
+
+
 @parallel_kernel
 def winograd_weight_kernel(packed, extent, window, matrices, starts, channels, vector, weight, threads):
     """weight [blocks, elements, channels, vector] = G of every axis times packed [blocks, channels, window, vector].
@@ -392,9 +409,14 @@ def winograd_weight_kernel(packed, extent, window, matrices, starts, channels, v
     for thread in prange(threads):
         here = np.empty(elements * lanes, packed.dtype)
         there = np.empty(elements * lanes, packed.dtype)
-        for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-            target = (item // channels * elements * channels + item % channels) * vector
-            for v in range(0, vector, lanes):
+        run = np.empty(elements * _RUN * vector, packed.dtype)
+        end = share_start_(items, threads, thread + 1)
+        first = share_start_(items, threads, thread)
+        while first < end:
+            # Elements lie pages apart, in few places of the nearest cache: a run of channels is brought there at once.
+            count = min(_RUN, end - first, channels - first % channels)
+            for at in range(0, count * vector, lanes):
+                item, v = first + at // vector, at % vector
                 for t in range(taps):
                     vstore(here, t * lanes, vload(packed, (item * taps + t) * vector + v))
                 outer, inner = taps, 1
@@ -403,14 +425,14 @@ def winograd_weight_kernel(packed, extent, window, matrices, starts, channels, v
                     n, r = extent[a], window[a]
                     outer //= r
                     for o in range(outer):
-                        for k in range(n):
-                            for i in range(inner):
-                                total = splat(matrices[starts[a] + k * r]) * vload(here, (o * r * inner + i) * lanes)
-                                for j in range(1, r):
-                                    total = total + splat(matrices[starts[a] + k * r + j]) * vload(
-                                        here, ((o * r + j) * inner + i) * lanes)
-                                vstore(there, ((o * n + k) * inner + i) * lanes, total)
+                        for i in range(inner):
+                            winograd_line_kernel(there, (o * n * inner + i) * lanes, here, (o * r * inner + i) * lanes,
+                                                 inner * lanes, matrices, starts[a], n, r)
                     inner *= n
                     here, there = there, here
                 for e in range(elements):
-                    vstore(weight, target + e * channels * vector + v, vload(here, e * lanes))
+                    vstore(run, e * count * vector + at, vload(here, e * lanes))
+            target = (first // channels * elements * channels + first % channels) * vector
+            for e in range(elements):
+                copy(weight, target + e * channels * vector, run, e * count * vector, count * vector)
+            first += count
