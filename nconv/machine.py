@@ -132,8 +132,8 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 0.000106            # seconds of a public call with the preparation of a small weight
-    parallel_start: float = 1.2e-06  # seconds to start and join the threads
+    call: float = 106e-6           # seconds of a public call with the preparation of a small weight
+    parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
         "line": 0.5, "line_fft": 0.45, "stream": 0.35, "stream_fft": 0.45}, hash=False)
