@@ -125,8 +125,7 @@ class _Scores:
             return min((score for score in known if not score.refused), key=lambda score: score.seconds)
         # The next to be asked is the one with the lowest bound: first that of a call alone, then that of its work.
         bids: list[tuple[float, int, float | None]] = [
-            (self._call * self._serial[0].calls(getattr(algorithm, "CALLS", 1.0)), i, None)
-            for i, algorithm in enumerate(self._algorithms)]
+            (self._call_of(algorithm), i, None) for i, algorithm in enumerate(self._algorithms)]
         heapify(bids)
         best = None
         while bids and (best is None or bids[0][0] < best.seconds):
@@ -160,7 +159,7 @@ class _Scores:
         seconds = inf
         if _has_no_threads(algorithm):
             seconds = least
-        elif least <= _SURELY_SHARED * self._start * len(parts) or not self._start:
+        elif least <= len(parts) * (_SURELY_SHARED * self._start + self._call_of(algorithm)) or not self._start:
             seconds = sum(algorithm.cost(part, self._machine) for part in parts)
         if self._least_of_any(algorithm, least) < seconds and self._start > 0:    # a small one is not worth the threads
             shared = sum(algorithm.cost(part, self._machine) for part in self._shared[1])
@@ -170,6 +169,10 @@ class _Scores:
         error = max(map(algorithm.error, parts), default=1.0)
         return _Score(algorithm, best, seconds, workspace, error, self._over_limit(workspace, error),
                       self._measured.get(algorithm.NAME))
+
+    def _call_of(self, algorithm: ModuleType) -> float:
+        """What a call of an algorithm takes beside its work."""
+        return self._call * self._serial[0].calls(getattr(algorithm, "CALLS", 1.0))
 
     def _over_limit(self, workspace: int, error: float) -> str:
         workspace_limit, error_limit = self._limits

@@ -4,8 +4,10 @@ import pytest
 from cases import CASES, problems
 from hypothesis import given, settings
 
-from nconv import choice, registry
+import nconv
+from nconv import choice, registry, threads
 from nconv.limits import conditions
+from nconv.lowering import lower
 from nconv.machine import machine
 
 ALGORITHMS = [a for a in registry.algorithms("cpu") if hasattr(a, "least")]
@@ -68,3 +70,10 @@ def test_candidates_are_asked_only_when_somebody_looks(monkeypatch):
     few = set(asked)
     assert decision.algorithm.NAME in few and len(decision.candidates) == len(registry.names())
     assert few < set(asked)
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
+def test_a_tiny_problem_takes_one_thread(method):
+    call = lower(nconv.conv2d, nconv.ArraySpec((1, 4, 5, 5)), nconv.ArraySpec((4, 4, 3, 3)), method=method)
+    with threads.limited(2):
+        assert choice.decide(call.route.problem, method).problem.threads == 1
