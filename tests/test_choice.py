@@ -5,10 +5,11 @@ from cases import CASES, problems
 from hypothesis import given, settings
 
 import nconv
-from nconv import choice, registry, threads
+from nconv import choice, registry
 from nconv.limits import conditions
 from nconv.lowering import lower
 from nconv.machine import machine
+from nconv.threads import limited
 
 ALGORITHMS = [a for a in registry.algorithms("cpu") if hasattr(a, "least")]
 
@@ -75,5 +76,5 @@ def test_candidates_are_asked_only_when_somebody_looks(monkeypatch):
 @pytest.mark.parametrize("method", ["auto", "direct", "im2col", "fft"])
 def test_a_tiny_problem_takes_one_thread(method):
     call = lower(nconv.conv2d, nconv.ArraySpec((1, 4, 5, 5)), nconv.ArraySpec((4, 4, 3, 3)), method=method)
-    with threads.limited(2):
+    with limited(2):
         assert choice.decide(call.route.problem, method).problem.threads == 1
