@@ -86,11 +86,6 @@ butterfly_inverse = intrinsic(_butterfly(inverse=True))
 """Undo `butterfly_forward`, but for a factor r."""
 
 
-def _transposed(builder, rows, bits):
-    parts = [simd.transposed(builder, [row[i] for row in rows], bits) for i in range(2)]
-    return list(zip(*parts, strict=True))
-
-
 def _halves(builder, a, b):
     """Two complex vectors: the first halves of both, and the second ones. Undone by itself."""
     n = a[0].type.count
@@ -111,10 +106,22 @@ class _Leaf:
         self.builder = builder
         self.emit = _arithmetic(context, builder, sig.args[vectors])
         self.rows = leaf_rows(self.emit.vec.n)
-        self.bits = self.emit.vec.dtype.bitwidth
         self.halved = self.emit.vec.n > self.rows
         tables = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (vectors, scalars))
         self.vectors, self.scalars = tables
+
+    def load(self, start, swap=False):
+        """The rings behind `start`."""
+        return [self.emit.load(start, i, swap) for i in range(self.rows)]
+
+    def store(self, rows, start, swap=False):
+        for i, row in enumerate(rows):
+            self.emit.store(row, start, i, swap)
+
+    def _transposed(self, rows):
+        bits = self.emit.vec.dtype.bitwidth
+        parts = [simd.transposed(self.builder, [row[i] for row in rows], bits) for i in range(2)]
+        return list(zip(*parts, strict=True))
 
     def _turn(self, value, vector, scalar):
         """A value times its twiddles: a vector times a number."""
@@ -133,12 +140,12 @@ class _Leaf:
                 second = self._turn(second, last + i // 2, last)
                 split += [emit.add(first, second), emit.subtract(first, second)]
             rows = split
-        return emit.transform(self._turned(_transposed(self.builder, rows, self.bits)))
+        return emit.transform(self._turned(self._transposed(rows)))
 
     def inverse(self, rows):
         """On exchanged real and imaginary parts, steps in reverse."""
         emit, last = self.emit, self.rows - 1
-        rows = _transposed(self.builder, self._turned(emit.transform(rows)), self.bits)
+        rows = self._transposed(self._turned(emit.transform(rows)))
         if self.halved:
             joined = []
             for i in range(0, self.rows, 2):
@@ -152,16 +159,15 @@ class _Leaf:
 def leaf_forward(typingctx, data, at, vectors, v, scalars, s):
     """The last levels of a few rings: each pair of vectors at data[at:] is one that is still to be split.
 
-    The numbers are transposed in registers and stay so. Twiddles, `leaf_twiddles` pairs: of vectors at vectors[v:]
-    times complex numbers at scalars[s:].
+    The numbers are transposed in registers and stay so. Twiddles are pairs of vectors at vectors[v:] times complex
+    numbers at scalars[s:], those of the transposed numbers first, then those of the halves.
     """
     sig = types.void(data, types.intp, vectors, types.intp, scalars, types.intp)
 
     def codegen(context, builder, sig, args):
         leaf = _Leaf(context, builder, sig, args, 2, 4)
         start = simd.address_of(context, builder, sig.args[0], args[0], args[1])
-        for i, row in enumerate(leaf.forward([leaf.emit.load(start, i) for i in range(leaf.rows)])):
-            leaf.emit.store(row, start, i)
+        leaf.store(leaf.forward(leaf.load(start)), start)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -175,8 +181,7 @@ def leaf_inverse(typingctx, data, at, vectors, v, scalars, s):
     def codegen(context, builder, sig, args):
         leaf = _Leaf(context, builder, sig, args, 2, 4)
         start = simd.address_of(context, builder, sig.args[0], args[0], args[1])
-        for i, row in enumerate(leaf.inverse([leaf.emit.load(start, i, swap=True) for i in range(leaf.rows)])):
-            leaf.emit.store(row, start, i, swap=True)
+        leaf.store(leaf.inverse(leaf.load(start, swap=True)), start, swap=True)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -191,9 +196,8 @@ def leaf_product(typingctx, data, at, source, x, spectra, w, vectors, v, scalars
     def codegen(context, builder, sig, args):
         leaf = _Leaf(context, builder, sig, args, 6, 8)
         start, left, right = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2, 4))
-        products = [leaf.emit.multiply(leaf.emit.load(left, i), leaf.emit.load(right, i)) for i in range(leaf.rows)]
-        for i, row in enumerate(leaf.inverse([(im, re) for re, im in products])):
-            leaf.emit.store(row, start, i, swap=True)
+        products = map(leaf.emit.multiply, leaf.load(left), leaf.load(right))
+        leaf.store(leaf.inverse([(im, re) for re, im in products]), start, swap=True)
         return context.get_dummy_value()
 
     return sig, codegen
