@@ -167,6 +167,7 @@ def test_nothing_beyond_an_array_is_touched(cache, method):
         assert tried > 40, tried
     """, cache)
 
+
 def heap_checker():
     """glibc's library that looks at the bytes around each piece of memory, or None."""
     name = "libc_malloc_debug.so.0"
