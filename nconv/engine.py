@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, shortcuts
-from .choice import Decision, decide_call, decide_for, depends_on_weight
+from .choice import Decision, decide, decide_call, decide_for, depends_on_weight, is_outer
 from .geometry import product
 from .lowering import Call, Route, check_out
 from .phases import phases
@@ -51,15 +51,24 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
 def known_way(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     """The algorithm's shortcut for calls like this one, or at least one past lowering and choice."""
     route, method = call.route, call.method             # not the call, which would keep its arrays
-    if depends_on_weight(call):
-        return shortcuts.past_the_choice(call, lambda x, weight, bias, out: _run(
-            route, decide_for(route, weight, method), x, weight, bias, out))
-    return _known_algorithm(call, decision)
+    if not depends_on_weight(call):
+        return _known_algorithm(call, decision)
+    usual = None if method == "separable" else _known_algorithm(call, decide(route.problem, method))
+    swapped = call.swapped
+
+    def run(x, weight, bias, out):
+        result = None
+        if usual is not None and not is_outer(route, weight):
+            result = usual(*((weight, x) if swapped else (x, weight)), bias, out)
+        return _run(route, decide_for(route, weight, method), x, weight, bias, out) if result is None else result
+
+    return shortcuts.past_the_choice(call, run)
 
 
 def _known_algorithm(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
     """The same where the decision holds for every call like this one."""
-    return shortcut_of(call, decision) or shortcuts.past_the_choice(call, _straight(call.route, decision))
+    general = shortcuts.past_the_choice(call, _straight(call.route, decision))
+    return shortcut_of(call, decision, general) or general
 
 
 def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
@@ -80,12 +89,13 @@ def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
     return run
 
 
-def shortcut_of(call: Call, decision: Decision) -> shortcuts.Shortcut | None:
+def shortcut_of(call: Call, decision: Decision, otherwise: shortcuts.Shortcut | None = None,
+                prepared: Any = None) -> shortcuts.Shortcut | None:
     """The shortcut for calls like this one, where there can be one."""
-    if decision.problem.separable:                     # holds for this weight, not for calls of this kind
+    if decision.problem.separable and prepared is None:      # holds for this weight, not for calls of this kind
         return None
     allocate = registry.arrays(decision.problem.device).allocate
-    return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate)
+    return shortcuts.shortcut(call, decision.problem, decision.algorithm, allocate, otherwise, prepared)
 
 
 def repeated(call: Call, decision: Decision) -> Callable[[], Any]:

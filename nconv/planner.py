@@ -46,10 +46,7 @@ class Plan:
         if not isinstance(call.weight, ArraySpec) and call.instead is None:
             self._prepared, self._bias = registry.arrays(self.problem.device).keep(
                 prepare(decision, call.route, call.weight, call.bias))
-            self._shortcut = shortcut_of(call, decision)
-            if self._shortcut is not None:             # takes the weight as it is, and it may change in the meantime
-                bias = None if call.bias is None else call.bias.copy()
-                self._call = replace(call, weight=call.weight.copy(), bias=bias)
+            self._shortcut = shortcut_of(call, decision, prepared=self._prepared[0])
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve `x`, which must have the shape and dtype that were planned."""
@@ -61,7 +58,7 @@ class Plan:
             raise ValueError(f"the plan is for shape {self._call.x.shape} and dtype {self._call.x.dtype}, "
                              f"not {x.shape} and {x.dtype}")
         if self._shortcut is not None:
-            result = self._shortcut(x, self._call.weight, self._call.bias, out)
+            result = self._shortcut(x, None, self._bias, out)
             if result is not None:
                 return result
         if self._call.instead is not None:

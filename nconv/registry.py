@@ -11,13 +11,13 @@ An algorithm is a module with a few names::
     def workspace(problem, machine) -> int            # peak extra bytes
     def error(problem) -> float                       # expected largest error over the direct method's
     def prepare(problem, weight) -> object            # packs or transforms the weight, once a plan
-    def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing
+    def run(problem, prepared, x, bias, out) -> None  # fills out; validates nothing; on the CPU made of `bind`, as is
+    def shortcut(problem, x, weight, out, ...)        # `shortcut`, by `cpu.launch.entries`
     def least(problem, machine) -> (float, float)     # (seconds on one thread, error) that `cost` and `error` cannot
                                                       # undercut, soon counted; only where `cost` takes long
     CALLS = 2.4                                       # only where a call with preparation takes other than 1 beside its
                                                       # work; with the weight prepared it takes 1 at most
     SERIAL = True                                     # only where it has no threads, and `least` is its cost
-    def shortcut(problem, x, weight, out)             # only where a call needs no preparation: see `shortcuts`
 
 `weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in
 that order when channels lie last in memory), `bias` has shape (groups K,) or is None; all are of `problem.engine`.

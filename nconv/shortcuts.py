@@ -17,7 +17,6 @@ import numpy as np
 
 from . import threads
 from .lowering import Call, Route
-from .machine import WORTH_THE_LONG_WAY
 from .phases import phases
 from .problem import ConvProblem
 
@@ -28,6 +27,7 @@ which the user gave them.
 """
 
 _MOST = 256                    # signatures that are kept
+_COPIED = 1 << 16              # bytes of an input that are copied in less time than another way takes
 _known: dict[tuple, Shortcut | None] = {}
 
 
@@ -85,46 +85,62 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, complex, str)
 
 
-def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType,
-             allocate: Callable[[ConvProblem], np.ndarray]) -> Shortcut | None:
+def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType, allocate: Callable[[ConvProblem], np.ndarray],
+             otherwise: Shortcut | None, prepared: Any = None) -> Shortcut | None:
     """The shortcut for calls like this one, where the algorithm offers one and only views lie between.
 
-    `allocate` makes an output in the engine's order.
+    The algorithm's ``shortcut(problem, x, weight, out, prepared, looks)`` is shown pairs of (array in the engine's
+    order, the dense array of which it is a view) and gives a function ``(x, weight, bias, out)`` of dense arrays, those
+    of x and out flat, that fills `out`; or that returns False, where it `looks` at the weight and finds a NaN or an
+    infinity, which are for the caller to judge. With a `prepared` weight none needs to be given.
+
+    `allocate` makes an output in the engine's order. Inputs that do not lie dense go to `otherwise`, unless a copy
+    costs less.
     """
     route = call.route
     dtype = problem.engine
-    if not hasattr(algorithm, "shortcut") or problem.macs > WORTH_THE_LONG_WAY or not _is_usual(call):
-        return None
-    if phases(problem)[0].problem != problem:
+    if not hasattr(algorithm, "shortcut") or not _is_usual(call) or phases(problem)[0].problem != problem:
         return None
     x, weight, result = np.empty(call.x.shape, dtype), np.empty(call.weight.shape, dtype), allocate(problem)
     dense = route.leave(result)
     if not dense.flags.c_contiguous:
         return None
-    fill = algorithm.shortcut(problem, (route.enter(x), x), (route.weigh(weight), weight), (result, dense))
+    fill = algorithm.shortcut(problem, (route.enter(x), x), (route.weigh(weight), weight), (result, dense), prepared,
+                              route.looks)
     if fill is None:
         return None
-    swapped, no_bias = call.swapped, np.zeros(1, dtype)
+    swapped, shape, copies = call.swapped, route.shape, x.nbytes <= _COPIED
 
-    def run(x, weight, bias=None, out=None):
+    def run(x, weight=None, bias=None, out=None):
         if swapped:
             x, weight = weight, x
-        if not _takes(out, route):
+        if out is not None and not _takes(out, route):
             return None                                 # the long way casts or refuses
         if not x.flags.carray:
+            if not copies:
+                return otherwise and otherwise(*((weight, x) if swapped else (x, weight)), bias, out)
             x = x.copy()
-        if not weight.flags.carray:
+        if weight is not None and not weight.flags.carray:
             weight = weight.copy()
-        bias = no_bias if bias is None else bias if bias.flags.carray else bias.copy()
-        result = np.empty(route.shape, dtype)
-        if not fill(x.ravel(), weight.ravel(), bias, result.ravel()):
+        if bias is not None and not bias.flags.carray:
+            bias = bias.copy()
+        result = None if out is None else lend(out, (x, weight, bias))
+        if result is None:
+            result = np.empty(shape, dtype)
+        if not fill(x.ravel(), weight, bias, result.ravel()):
             return None
-        if out is None:
+        if out is None or result is out:
             return result
         out[...] = result
         return out
 
     return run
+
+
+def lend(out: np.ndarray, inputs: tuple) -> np.ndarray | None:
+    """The caller's `out`, of the right shape and dtype, where kernels can write there; else None."""
+    apart = not any(array is not None and np.may_share_memory(out, array) for array in inputs)
+    return out if apart and out.flags.carray else None
 
 
 def past_the_choice(call: Call, run: Callable[..., Any]) -> Shortcut | None:

@@ -20,7 +20,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-_here = threading.local()                               # .limit: of this thread, while `limited` is in force
+
+class _Here(threading.local):
+    """What holds for one thread alone."""
+
+    limit: int | None = None                            # while `limited` is in force
+
+
+_here = _Here()
 _num_threads: int | None = None
 _layer: str | None = None
 _forked_from_openmp = False
@@ -143,22 +150,19 @@ def get_num_threads() -> int:
     >>> nconv.get_num_threads() >= 1
     True
     """
-    limit = getattr(_here, "limit", None)
+    limit = _here.limit
     return _all_threads() if limit is None else min(_all_threads(), limit)
 
 
 @contextlib.contextmanager
 def limited(n: int) -> Iterator[None]:
     """At most `n` threads for each call that this thread makes: for callers that run several calls side by side."""
-    before = getattr(_here, "limit", None)
+    before = _here.limit
     _here.limit = n
     try:
         yield
     finally:
-        if before is None:
-            del _here.limit
-        else:
-            _here.limit = before
+        _here.limit = before
 
 
 def _all_threads() -> int:

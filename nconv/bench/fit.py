@@ -30,7 +30,8 @@ def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem])
     Errors are relative. Each problem weighs the same, and a method the more the nearer its time is to the best one's:
     far from it the estimate decides nothing. The methods of a problem ran in turn, so what slowed all of them down was
     the machine: each problem has such a factor. A rate that no time depends on stays as it is; the memory's is the
-    machine's own.
+    machine's own. What it costs to start threads is sought with the others, but not told: in loops, where times are
+    measured, they are still awake.
     """
     from scipy.optimize import lsq_linear
 
@@ -53,7 +54,8 @@ def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem])
         seconds = measured / np.exp(slower - np.median(slower))[record]
         errors = np.abs(estimates / seconds - 1)
         weights = importance * np.sqrt(np.minimum(1, _CLOSE / np.maximum(errors, _CLOSE)))
-    return {_rate_of(name): value for name, value in zip(names, before * found, strict=True) if name != "byte"}
+    return {"call" if name == "call" else f"work.{name}": value
+            for name, value in zip(names, before * found, strict=True) if name not in ("byte", "start")}
 
 
 class _Sample(NamedTuple):
@@ -74,7 +76,3 @@ def _samples(records: list[dict[str, Any]], described: Callable[[dict], ConvProb
                 with threads.limited(record["threads"]):
                     problem = choice.decide(described(record), algorithm.NAME).problem
                 yield _Sample(number, algorithm.counts(problem, known), seconds, best / seconds)
-
-
-def _rate_of(name: str) -> str:
-    return {"call": "call", "start": "parallel_start"}.get(name, f"work.{name}")

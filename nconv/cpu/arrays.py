@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..geometry import ceil_div, product, share_start
+from ..geometry import ceil_div, product, round_up, share_start
 from ..jit import compiled, inner_kernel, parallel_kernel, prange
 from ..phases import Phase, phases
 from ..problem import ConvProblem
@@ -58,9 +58,10 @@ def beside(array: np.ndarray, like: Any) -> np.ndarray:
     return array
 
 
-def keep(prepared: Any) -> Any:
-    """What a plan keeps from one call to the next."""
-    return prepared
+def keep(prepared: tuple) -> tuple:
+    """(prepared weights, bias) as a plan keeps them from one call to the next: the caller may write to his bias."""
+    weights, bias = prepared
+    return weights, None if bias is None else bias.copy()
 
 
 def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.ndarray:
@@ -182,6 +183,12 @@ def operand(array: np.ndarray) -> Operand:
     return Operand(flat, _element_strides(array.strides, flat.itemsize, parts))
 
 
+def seen(memory: Operand, problem: ConvProblem, shape: tuple[int, ...]) -> np.ndarray:
+    """The array (N, C, *spatial) that an operand of a problem views."""
+    strides = memory.strides * memory.flat.itemsize
+    return np.ndarray(shape, problem.engine, memory.flat, strides=tuple(map(int, np.delete(strides, 2))))
+
+
 @lru_cache(maxsize=1024)
 def _element_strides(strides: tuple[int, ...], itemsize: int, parts: int) -> np.ndarray:
     """Strides in numbers of so many bytes, with that of the part; kernels only read it."""
@@ -224,6 +231,15 @@ def bias_vector(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     """The bias as real numbers, the parts side by side; one zero an element stands for none."""
     return np.zeros(parts(problem), real_dtype(problem)) if bias is None else np.ascontiguousarray(bias).view(
         real_dtype(problem))
+
+
+def bias_rows(problem: ConvProblem, bias: np.ndarray | None, M: int) -> np.ndarray:
+    """The bias of each group filled up with zeros to a multiple of M channels, flat and real."""
+    channels = problem.K * parts(problem)
+    rows = np.zeros((problem.groups, round_up(channels, M)), real_dtype(problem))
+    if bias is not None:
+        rows[:, :channels] = bias_vector(problem, bias).reshape(problem.groups, channels)
+    return rows.reshape(-1)
 
 
 def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:

@@ -8,6 +8,7 @@ small images. Taps go chunk by chunk of input channels, so that buffer, weight p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import lcm
 from typing import NamedTuple
@@ -16,11 +17,12 @@ import numpy as np
 
 from ..boundary import FILL
 from ..geometry import ceil_div, product, round_up, share_start, span
-from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, borrow, operand, pack_panel, pack_weight, parts, real_dtype
+from .arrays import bias_rows, borrow, pack_panel, pack_weight, parts, real_dtype
 from .gather import flat_maps, gather_rows
+from .launch import entries
 from .micro import multiply_patches
 from .simd import copy, lanes_of, prefetch, transpose_square, vload, vload_first, vstore
 from .tiles import TAPS_AT_ONCE, channel_tile, even_tile, share_tiles, shrink, split_channels
@@ -248,15 +250,21 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return weight.reshape(-1) if choice.packs else pack_weight(problem, weight, choice.vector)
 
 
-def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    choice = _choose(problem)
-    channels = problem.K * parts(problem)
-    biases = np.zeros((problem.groups, round_up(channels, choice.vector)), real_dtype(problem))
-    if bias is not None:
-        biases[:, :channels] = bias_vector(problem, bias).reshape(problem.groups, channels)
-    im2col_tile_kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, biases.reshape(-1), operand(out),
-                       choice.rows, choice.columns, min(problem.threads, choice.items))
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    choice, layout, maps = _choose(problem), _lay_out(problem), flat_maps(problem)
+    kernel, threads = settled(im2col_tile_kernel), min(problem.threads, choice.items)
+    unbiased = bias_rows(problem, None, choice.vector)
+
+    def start(x, prepared, bias, out):
+        biases = unbiased if bias is None else bias_rows(problem, bias, choice.vector)
+        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
+
+    return start
+
+
+run, shortcut = entries(prepare, bind)
 
 
 # ------------------------------------------------------------------------------------------------- The kernels

@@ -6,6 +6,7 @@ stretches of memory: along an axis the taps lie a stride apart. What a pass leav
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from operator import add
 from typing import NamedTuple
@@ -15,11 +16,12 @@ import numpy as np
 from ..boundary import FILL
 from ..factors import outer_factors
 from ..geometry import ceil_div, product, round_up, span
-from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange
+from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, operand, parts, real_dtype, share_start_
+from .arrays import bias_vector, parts, real_dtype, share_start_
 from .gather import flat_maps, gather_row, inner_range
+from .launch import entries
 from .simd import copy, lanes_of, splat, vload, vstore
 from .tiles import even_tile, shrink
 
@@ -124,7 +126,6 @@ class PassLayout(NamedTuple):
     dilation: np.ndarray
 
 
-@lru_cache(maxsize=256)
 def _lay_out(problem: ConvProblem) -> PassLayout:
     p = problem
     choice = _choose(p)
@@ -155,11 +156,20 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return np.concatenate(packed)
 
 
-def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    choice = _choose(problem)
-    separable_tile_kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias),
-                          operand(out), min(problem.threads, choice.items))
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    layout, maps, unbiased = _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
+    kernel, threads = settled(separable_tile_kernel), min(problem.threads, _choose(problem).items)
+
+    def start(x, prepared, bias, out):
+        biases = unbiased if bias is None else bias_vector(problem, bias)
+        kernel(layout, x, maps, prepared, biases, out, threads)
+
+    return start
+
+
+run, shortcut = entries(prepare, bind)
 
 
 # ------------------------------------------------------------------------------------------------ The kernels

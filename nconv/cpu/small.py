@@ -25,6 +25,7 @@ from ..machine import WORTH_THE_LONG_WAY
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, operand
+from .launch import address
 from .micro import filter_line, multiply_tile
 from .simd import copy, lanes_of, splat, vload, vstore
 from .tiles import line_run, line_tile, remainders
@@ -238,30 +239,27 @@ def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.n
     return begins, indices[begins], ends - begins
 
 
-def _address(view: np.ndarray, base: np.ndarray) -> tuple[int, ...] | None:
-    """(address of the first element in the flat memory of `base`, strides) of a view, None if it is none."""
-    if view.dtype != base.dtype or not np.may_share_memory(view, base):
-        return None
-    first = view.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    return tuple(n // base.itemsize for n in (first, *view.strides))
-
-
 def shortcut(problem: ConvProblem, x: tuple[np.ndarray, np.ndarray], weight: tuple[np.ndarray, np.ndarray],
-             out: tuple[np.ndarray, np.ndarray]) -> Callable | None:
-    """A function (x, weight, bias, out) of flat memory for arrays that lie as these pairs of (view, dense array) do.
-
-    It returns whether `out` was filled: a NaN or infinity in the weight is for the caller to judge.
-    """
-    addresses = [_address(*pair) for pair in (x, weight, out)]
-    if None in addresses:
+             out: tuple[np.ndarray, np.ndarray], prepared: np.ndarray | None = None,
+             looks: bool = False) -> Callable | None:
+    """See `shortcuts`; looking at the weight is part of the sums."""
+    if prepared is not None:
+        weight = prepared, prepared
+    addresses = [address(*pair) for pair in (x, weight, out)]
+    if None in addresses or problem.macs > WORTH_THE_LONG_WAY:
         return None
-    known = tables(problem, *addresses)
-    return lambda x, weight, bias, out: small_sums_kernel(x, weight, bias, out, *known)
+    known, unbiased = tables(problem, *addresses), np.zeros(1, problem.engine)
+
+    def fill(x, weight, bias, out):
+        weight = weight if prepared is None else prepared
+        return small_sums_kernel(x, weight.ravel(), unbiased if bias is None else bias, out, *known)
+
+    return fill
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight as it is: packing it is part of the sums."""
-    return weight
+    return weight.copy() if problem.reused else weight
 
 
 def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..problem import ConvProblem
+from .launch import entries
 from .winograd import choice
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -53,7 +56,9 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
     return choice.transform_weight(problem, weight, _TILES)
 
 
-def run(problem: ConvProblem, prepared: choice.Prepared, x: np.ndarray, bias: np.ndarray | None,
-        out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    choice.convolve_tiles(problem, prepared, x, bias, out, _TILES)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    return choice.bind(problem, _TILES)
+
+
+run, shortcut = entries(prepare, bind)

@@ -9,6 +9,7 @@ but one, it has output rows (`filters`), so that a vector of the input serves al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, reduce
 from operator import add
 from typing import NamedTuple
@@ -16,10 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ceil_div, product, round_up, span
+from ...jit import settled
 from ...problem import ConvProblem
 from .. import simd
-from ..arrays import bias_vector, operand, pack_weight, parts, real_dtype
+from ..arrays import bias_vector, pack_weight, parts, real_dtype
 from ..gather import flat_maps
+from ..launch import entries
 from ..tiles import (
     TAPS_AT_ONCE,
     filter_tile,
@@ -232,7 +235,6 @@ class TileLayout(NamedTuple):
     size: np.ndarray           # of the input
 
 
-@lru_cache(maxsize=256)
 def _lay_out(problem: ConvProblem) -> TileLayout:
     p = problem
     choice = _choose(p)
@@ -293,9 +295,18 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return pack_weight(problem, weight, len(choice.rows))
 
 
-def run(problem: ConvProblem, prepared: np.ndarray, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    choice = _choose(problem)
-    kernel = direct_filter_kernel if choice.filters else direct_channel_kernel
-    kernel(_lay_out(problem), operand(x), flat_maps(problem), prepared, bias_vector(problem, bias), operand(out),
-           choice.rows, choice.columns, min(problem.threads, choice.items))
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    choice, layout, maps, unbiased = _choose(problem), _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
+    kernel = settled(direct_filter_kernel if choice.filters else direct_channel_kernel)
+    threads = min(problem.threads, choice.items)
+
+    def start(x, prepared, bias, out):
+        biases = unbiased if bias is None else bias_vector(problem, bias)
+        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
+
+    return start
+
+
+run, shortcut = entries(prepare, bind)

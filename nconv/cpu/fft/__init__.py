@@ -8,18 +8,21 @@ output. A block of 2 n real samples is n complex points (`transforms`), and one 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
-from math import inf, log2
+from math import frexp, inf, isfinite, log2
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
 from ...geometry import ceil_div, product, round_up, span
+from ...jit import settled
 from ...problem import ConvProblem
 from .. import direct
-from ..arrays import bias_vector, operand, parts, real_dtype
+from ..arrays import bias_vector, parts, real_dtype
 from ..gather import flat_maps
+from ..launch import entries
 from . import blocks
 from .transforms import Transform, cheapest, levels, smooth, transform
 from .vectors import lanes, leaf_rows
@@ -299,28 +302,42 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> Prepared:
 
 
 def _transform_kernels(problem: ConvProblem, weight: np.ndarray) -> Prepared:
-    layout = _lay_out(problem)
-    angle = 0.0 if parts(problem) == 2 else -np.pi / 2            # t^n = 1, or t^n = i for real samples
-    plan = transform(tuple(map(int, layout.shape)), angle, real_dtype(problem))
+    layout, plan, count, kernel = _bind_kernels(problem)
     weight = np.ascontiguousarray(weight)
     raw = weight.reshape(-1).view(real_dtype(problem))
-    count = problem.groups * problem.K * problem.C
-    largest = float(np.abs(raw).max(initial=0))
-    finite = bool(np.isfinite(largest))
+    largest = max(float(raw.max(initial=0)), -float(raw.min(initial=0)))
+    finite = isfinite(largest)
     spectra = blocks.Spectra(np.empty(count * layout.stored if finite else 0, raw.dtype),
-                             np.array([np.frexp(largest)[1] if largest and finite else 0], np.int64))
+                             np.array([frexp(largest)[1] if finite else 0], np.int64))
     if finite:
-        blocks.kernel_spectra_kernel(layout, plan, raw, spectra, min(problem.threads, count))
+        kernel(layout, plan, raw, spectra, min(problem.threads, count))
         return Prepared(spectra, plan, raw, True, None)
     return Prepared(spectra, plan, raw, False, direct.prepare(problem, weight))
 
 
-def run(problem: ConvProblem, prepared: Prepared, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    if not prepared.finite:                             # spectra of infinite taps are nothing but NaN
-        direct.run(problem, prepared.direct, x, bias, out)
-        return
-    choice = _choose(problem)
-    blocks.fft_block_kernel(_lay_out(problem), prepared.plan, operand(x), flat_maps(problem), prepared.spectra,
-                            prepared.weight, bias_vector(problem, bias), operand(out),
-                            min(problem.threads, choice.items))
+@lru_cache(maxsize=256)
+def _bind_kernels(problem: ConvProblem) -> tuple[blocks.BlockLayout, Transform, int, Callable]:
+    """(layout, transform, number of kernels, what transforms them)."""
+    layout = _lay_out(problem)
+    angle = 0.0 if parts(problem) == 2 else -np.pi / 2            # t^n = 1, or t^n = i for real samples
+    plan = transform(tuple(map(int, layout.shape)), angle, real_dtype(problem))
+    return layout, plan, problem.groups * problem.K * problem.C, settled(blocks.kernel_spectra_kernel)
+
+
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    layout, maps, unbiased = _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
+    kernel, threads = settled(blocks.fft_block_kernel), min(problem.threads, _choose(problem).items)
+
+    def start(x, prepared, bias, out):
+        if not prepared.finite:                         # spectra of infinite taps are nothing but NaN
+            direct.bind(problem)(x, prepared.direct, bias, out)
+            return
+        biases = unbiased if bias is None else bias_vector(problem, bias)
+        kernel(layout, prepared.plan, x, maps, prepared.spectra, prepared.weight, biases, out, threads)
+
+    return start
+
+
+run, shortcut = entries(prepare, bind)

@@ -6,9 +6,12 @@ product over the channels for each element), and transformed back. The interpola
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...problem import ConvProblem
+from ..launch import entries
 from . import choice
 
 # ------------------------------------------------------------------------------------------------- The choice
@@ -57,7 +60,9 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
     return choice.transform_weight(problem, weight, _TILES)
 
 
-def run(problem: ConvProblem, prepared: choice.Prepared, x: np.ndarray, bias: np.ndarray | None,
-        out: np.ndarray) -> None:
-    """Fill `out`; see `registry` for the shapes."""
-    choice.convolve_tiles(problem, prepared, x, bias, out, _TILES)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    return choice.bind(problem, _TILES)
+
+
+run, shortcut = entries(prepare, bind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import product as every
 from math import isfinite
@@ -10,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ceil_div, product, round_up
+from ...jit import settled
 from ...machine import machine as this_machine
 from ...problem import ConvProblem
 from .. import im2col, simd
-from ..arrays import bias_vector, operand, pack_weight, parts, real_dtype
+from ..arrays import bias_rows, pack_weight, parts, real_dtype, seen
 from ..gather import flat_maps
 from ..tiles import channel_tile, split_channels
 from .points import matrices
@@ -257,22 +259,28 @@ def _weight_factors(problem: ConvProblem, family: Tiles) -> _WeightFactors:
         float(np.finfo(dtype).max) / (growth * choice.channels))
 
 
-def convolve_tiles(problem: ConvProblem, prepared: Prepared, x: np.ndarray, bias: np.ndarray | None, out: np.ndarray,
-                   family: Tiles) -> None:
-    """Fill `out`; images that tiles cannot hold, and weights that they cannot, are left to im2col's direct sums."""
-    uneven = np.full(problem.N, not prepared.finite, np.uint8)
-    if prepared.finite:
-        choice = choose(problem, family)
-        channels = problem.K * parts(problem)
-        biases = np.zeros((problem.groups, choice.blocks * choice.vector), real_dtype(problem))
-        if bias is not None:
-            biases[:, :channels] = bias_vector(problem, bias).reshape(problem.groups, channels)
-        winograd_tile_kernel(_lay_out(problem, family), operand(x), flat_maps(problem), prepared.weight,
-                             biases.reshape(-1), prepared.limit, uneven, operand(out), choice.rows, choice.columns,
-                             min(problem.threads, choice.items))
-    if uneven.any():
-        images = np.flatnonzero(uneven)
-        direct = problem.replace(N=len(images))
-        result = np.empty(direct.out_shape, problem.engine)
-        im2col.run(direct, im2col.prepare(direct, prepared.raw), x[images], bias, result)
-        out[images] = result
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem, family: Tiles) -> Callable:
+    """All tables of a problem; see `launch`.
+
+    Images that tiles cannot hold, and weights that they cannot, are left to im2col's direct sums.
+    """
+    choice, layout, maps = choose(problem, family), _lay_out(problem, family), flat_maps(problem)
+    kernel, threads = settled(winograd_tile_kernel), min(problem.threads, choice.items)
+    unbiased = bias_rows(problem, None, choice.vector)
+
+    def start(x, prepared, bias, out):
+        uneven = np.full(problem.N, not prepared.finite, np.uint8)
+        if prepared.finite:
+            biases = unbiased if bias is None else bias_rows(problem, bias, choice.vector)
+            kernel(layout, x, maps, prepared.weight, biases, prepared.limit, uneven, out, choice.rows, choice.columns,
+                   threads)
+        if uneven.any():
+            images = np.flatnonzero(uneven)
+            direct = problem.replace(N=len(images))
+            result = np.empty(direct.out_shape, problem.engine)
+            im2col.run(direct, im2col.prepare(direct, prepared.raw), seen(x, problem, problem.x_shape)[images], bias,
+                       result)
+            seen(out, problem, problem.out_shape)[images] = result
+
+    return start
