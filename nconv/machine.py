@@ -88,22 +88,22 @@ class _Rated:
 
 
 _WORK = {
-    "small.products_one": 2.07, "small.products_many": 0.924, "small.tiles_one": 4.15e-09, "small.tiles_many": 1.54e-08,
-    "small.products_line": 1.42, "small.tiles_line": 2.1e-08,
-    "small.elements": 6.04e-10, "small.elements_apart": 7.08e-10, "small.runs": 3.84e-09, "small.weights": 5.47e-09,
-    "small.rows": 3.22e-11,
-    "direct.products_channels": 1.32, "direct.products_filters": 2.82, "direct.products_single": 2.57,
-    "direct.products_line": 2.44, "direct.lines_line": 8.79e-09, "direct.tiles_line": 4.16e-09,
-    "direct.lines_channels": 1.1e-08, "direct.lines_filters": 1.83e-09, "direct.lines_single": 7.46e-09,
-    "direct.tiles_channels": 1.94e-10, "direct.tiles_filters": 2.83e-09, "direct.tiles_single": 8.83e-09,
-    "direct.turns": 4.36e-09, "direct.rows": 3.38e-10, "direct.gathered": 2.27e-11, "direct.weights": 1.66e-09,
-    "im2col.products": 1.4, "im2col.products_lone": 2.43, "im2col.tiles": 1.4e-09, "im2col.rows": 2.14e-09,
-    "im2col.gathered": 1.3e-12, "im2col.positions": 5.72e-09, "im2col.panels": 3.05e-11, "im2col.packed": 2.87e-11,
-    "winograd.products": 1.42, "winograd.loaded": 6.06e-11, "winograd.tiles": 2.69e-07, "winograd.gathered": 2.61e-10,
-    "winograd.rows": 1.53e-09, "winograd.transformed": 3.32e-11, "winograd.weights": 2e-10,
-    "fft.points": 3.96, "fft.blocks": 1.19e-07, "fft.rows": 2.51e-08, "fft.products": 0.217, "fft.kernels": 2.56,
-    "fft.weights": 1.24e-08,
-    "separable.products": 1.51, "separable.gathered": 1.07e-10,
+    "small.products_one": 2.27, "small.products_many": 1.45, "small.tiles_one": 4.4e-09, "small.tiles_many": 7.47e-09,
+    "small.products_line": 1.78, "small.tiles_line": 3.65e-09,
+    "small.elements": 3.66e-10, "small.elements_apart": 3.15e-10, "small.runs": 1.48e-09, "small.weights": 2.93e-09,
+    "small.rows": 3.39e-11,
+    "direct.products_channels": 1.58, "direct.products_filters": 2.55, "direct.products_single": 2.31,
+    "direct.products_line": 2.02, "direct.lines_line": 7.9e-09, "direct.tiles_line": 3.09e-09,
+    "direct.lines_channels": 7.46e-09, "direct.lines_filters": 1.83e-10, "direct.lines_single": 4.38e-09,
+    "direct.tiles_channels": 1.47e-10, "direct.tiles_filters": 2.83e-10, "direct.tiles_single": 1.11e-08,
+    "direct.turns": 4.38e-09, "direct.rows": 1.99e-10, "direct.gathered": 2.7e-11, "direct.weights": 1.86e-09,
+    "im2col.products": 1.73, "im2col.products_lone": 2.66, "im2col.tiles": 1.71e-09, "im2col.rows": 1.82e-09,
+    "im2col.gathered": 1.41e-12, "im2col.positions": 4.36e-09, "im2col.panels": 2.6e-11, "im2col.packed": 7.5e-11,
+    "winograd.products": 2.48, "winograd.loaded": 6.97e-11, "winograd.tiles": 1.29e-07, "winograd.gathered": 2.42e-10,
+    "winograd.rows": 1.48e-09, "winograd.transformed": 4.26e-11, "winograd.weights": 1.77e-10,
+    "fft.points": 4.08, "fft.blocks": 7.33e-08, "fft.rows": 2e-08, "fft.products": 0.244, "fft.kernels": 3.8,
+    "fft.weights": 1.5e-08,
+    "separable.products": 2.89, "separable.gathered": 1.62e-10,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
@@ -133,7 +133,7 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 106e-6           # seconds of a public call with the preparation of a small weight
+    call: float = 3.65e-05           # seconds of a public call with the preparation of a small weight
     parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches

@@ -21,6 +21,7 @@ from ..problem import ConvProblem
 _CLOSE = 0.15                  # relative errors beyond which a time counts by its distance, not by the square
 _ROUNDS = 20
 _LEAST = 0.1                   # of a rate as it is: no work is for nothing
+_SETTLED = "byte", "start"     # whose prices stand
 _FAITH = 0.1                   # in a rate as it is, beside what one time at the best method's says
 
 
@@ -29,9 +30,8 @@ def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem])
 
     Errors are relative. Each problem weighs the same, and a method the more the nearer its time is to the best one's:
     far from it the estimate decides nothing. The methods of a problem ran in turn, so what slowed all of them down was
-    the machine: each problem has such a factor. A rate that no time depends on stays as it is; the memory's is the
-    machine's own. What it costs to start threads is sought with the others, but not told: in loops, where times are
-    measured, they are still awake.
+    the machine: each problem has such a factor. A rate that no time depends on stays as it is, as do the memory's,
+    which is the machine's own, and that of starting threads: in loops, where times are measured, they are still awake.
     """
     from scipy.optimize import lsq_linear
 
@@ -39,11 +39,13 @@ def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem])
     samples = list(_samples(records, described, known))
     names = sorted({name for sample in samples for name in sample.counts})
     counted = np.array([[sample.counts.get(name, 0) for name in names] for sample in samples], float)
-    measured = np.array([s.seconds - s.counts.get("byte", 0) / known.bandwidth for s in samples])
+    settled = np.array([[name in _SETTLED for name in names]])
     importance = np.array([sample.near for sample in samples])
     record = np.array([sample.record for sample in samples])
     before = np.array([known.price(name) for name in names])
-    counted[:, names.index("byte")] = 0
+    times = np.array([sample.seconds for sample in samples])
+    measured = np.maximum(times - np.where(settled, counted, 0) @ before, _LEAST * times)
+    counted = np.where(settled, 0, counted)
     weights, seconds = importance, measured
     for _ in range(_ROUNDS):
         scale = weights / seconds
@@ -55,7 +57,7 @@ def fit(records: list[dict[str, Any]], described: Callable[[dict], ConvProblem])
         errors = np.abs(estimates / seconds - 1)
         weights = importance * np.sqrt(np.minimum(1, _CLOSE / np.maximum(errors, _CLOSE)))
     return {"call" if name == "call" else f"work.{name}": value
-            for name, value in zip(names, before * found, strict=True) if name not in ("byte", "start")}
+            for name, value in zip(names, before * found, strict=True) if name not in _SETTLED}
 
 
 class _Sample(NamedTuple):

@@ -30,7 +30,7 @@ from .tiles import even_tile, shrink
 NAME = "separable"
 SUPPORTS = "windows that are an outer product of one vector for each axis, one input channel, stride 1; every dtype"
 REFERENCE = "Gonzalez, Woods: Digital Image Processing, section 3.4 (separable kernels)"
-CALLS = 3.0                    # with its look for the factors of windows
+CALLS = 5.0                   # with its look for the factors of windows
 _BUFFER_BYTES = 512 * 1024     # of one thread's tile, which should stay in the L2 cache
 
 

@@ -36,7 +36,7 @@ REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (
 _LARGEST = 1 << 24             # points of one block
 _KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the same kernel
 _ENTRY_BYTES = 2048            # of one of them beside its numbers: the problem, the arrays' heads
-CALLS = 2.4                    # that a call with its transforms of kernels is worth
+CALLS = 2.7                    # that a call with its transforms of kernels is worth
 # For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
 _AXIS_LEVELS = 7               # passes of another axis, as they are usual
