@@ -88,22 +88,22 @@ class _Rated:
 
 
 _WORK = {
-    "small.products_one": 2.27, "small.products_many": 1.45, "small.tiles_one": 4.4e-09, "small.tiles_many": 7.47e-09,
-    "small.products_line": 1.78, "small.tiles_line": 3.65e-09,
-    "small.elements": 3.66e-10, "small.elements_apart": 3.15e-10, "small.runs": 1.48e-09, "small.weights": 2.93e-09,
-    "small.rows": 3.39e-11,
-    "direct.products_channels": 1.58, "direct.products_filters": 2.55, "direct.products_single": 2.31,
-    "direct.products_line": 2.02, "direct.lines_line": 7.9e-09, "direct.tiles_line": 3.09e-09,
-    "direct.lines_channels": 7.46e-09, "direct.lines_filters": 1.83e-10, "direct.lines_single": 4.38e-09,
-    "direct.tiles_channels": 1.47e-10, "direct.tiles_filters": 2.83e-10, "direct.tiles_single": 1.11e-08,
-    "direct.turns": 4.38e-09, "direct.rows": 1.99e-10, "direct.gathered": 2.7e-11, "direct.weights": 1.86e-09,
-    "im2col.products": 1.73, "im2col.products_lone": 2.66, "im2col.tiles": 1.71e-09, "im2col.rows": 1.82e-09,
-    "im2col.gathered": 1.41e-12, "im2col.positions": 4.36e-09, "im2col.panels": 2.6e-11, "im2col.packed": 7.5e-11,
-    "winograd.products": 2.48, "winograd.loaded": 6.97e-11, "winograd.tiles": 1.29e-07, "winograd.gathered": 2.42e-10,
-    "winograd.rows": 1.48e-09, "winograd.transformed": 4.26e-11, "winograd.weights": 1.77e-10,
-    "fft.points": 4.08, "fft.blocks": 7.33e-08, "fft.rows": 2e-08, "fft.products": 0.244, "fft.kernels": 3.8,
-    "fft.weights": 1.5e-08,
-    "separable.products": 2.89, "separable.gathered": 1.62e-10,
+    "small.products_one": 2.25, "small.products_many": 1.52, "small.tiles_one": 5.17e-09, "small.tiles_many": 5.71e-09,
+    "small.products_line": 1.78, "small.tiles_line": 3.31e-09,
+    "small.elements": 3.66e-10, "small.elements_apart": 3.42e-10, "small.runs": 1.17e-09, "small.weights": 3.35e-09,
+    "small.rows": 7.44e-10,
+    "direct.products_channels": 1.62, "direct.products_filters": 2.56, "direct.products_single": 2.25,
+    "direct.products_line": 2.01, "direct.lines_line": 7.09e-09, "direct.tiles_line": 2.18e-09,
+    "direct.lines_channels": 7.48e-09, "direct.lines_filters": 4.19e-10, "direct.lines_single": 3.46e-09,
+    "direct.tiles_channels": 1.18e-10, "direct.tiles_filters": 2.8e-10, "direct.tiles_single": 1.17e-08,
+    "direct.turns": 4.31e-09, "direct.rows": 2e-10, "direct.gathered": 3.58e-11, "direct.weights": 2.47e-09,
+    "im2col.products": 1.75, "im2col.products_lone": 2.66, "im2col.tiles": 2.34e-09, "im2col.rows": 1.36e-09,
+    "im2col.gathered": 2e-11, "im2col.positions": 4.19e-09, "im2col.panels": 3.23e-11, "im2col.packed": 1.75e-10,
+    "winograd.products": 2.9, "winograd.loaded": 7.23e-11, "winograd.tiles": 1.26e-07, "winograd.gathered": 2.46e-10,
+    "winograd.rows": 1.42e-09, "winograd.transformed": 4.21e-11, "winograd.weights": 1.6e-10,
+    "fft.points": 4.17, "fft.blocks": 5.93e-08, "fft.rows": 2.01e-08, "fft.products": 0.277, "fft.kernels": 3.93,
+    "fft.weights": 1.65e-08,
+    "separable.products": 3.7, "separable.gathered": 1.42e-10,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
@@ -133,7 +133,7 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 3.65e-05           # seconds of a public call with the preparation of a small weight
+    call: float = 3.53e-05           # seconds of a public call with the preparation of a small weight
     parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
