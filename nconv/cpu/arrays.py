@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..geometry import ceil_div, product, round_up, share_start
-from ..jit import compiled, inner_kernel, parallel_kernel, prange
+from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
 from .simd import lanes_of, transpose_square, vload, vstore_in_turn
@@ -77,8 +77,9 @@ def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndar
     if not weight.flags.aligned or any(stride % weight.itemsize for stride in weight.strides):
         weight = np.ascontiguousarray(weight)
     stacked = np.empty((len(phase.blocks) * weight.shape[0], *first.shape[1:]), weight.dtype)
-    stack_weights_kernel(_spanned(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K,
-                         problem.C, stacked.reshape(-1), problem.threads if stacked.size > _WORTH_THREADS else 1)
+    _settled(stack_weights_kernel, weight.dtype)(
+        _spanned(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K, problem.C,
+        stacked.reshape(-1), problem.threads if stacked.size > _WORTH_THREADS else 1)
     return stacked
 
 
@@ -86,9 +87,15 @@ def place_blocks(problem: ConvProblem, y: np.ndarray, result: np.ndarray) -> Non
     """Bring each block of output channels from `y`, the output of a problem's only phase, to its places in `result`."""
     source, target = operand(y), operand(result)
     channels = problem.groups * problem.K
-    place_blocks_kernel(source, target, _block_rows(problem, tuple(source.strides), tuple(target.strides)),
-                        (problem.N, channels, parts(problem)), problem.K, problem.out[-1],
-                        min(problem.threads, problem.N * channels))
+    _settled(place_blocks_kernel, source.flat.dtype)(
+        source, target, _block_rows(problem, y.strides, result.strides), (problem.N, channels, parts(problem)),
+        problem.K, problem.out[-1], min(problem.threads, problem.N * channels))
+
+
+@cache
+def _settled(kernel: Callable, dtype: np.dtype) -> Callable:
+    """One of the kernels below for arrays of a type, on which alone their arguments' types depend."""
+    return settled(kernel)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any = None) -> np.ndarray:
@@ -356,8 +363,9 @@ class BlockRows(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _block_rows(problem: ConvProblem, source: tuple[int, ...], target: tuple[int, ...]) -> BlockRows:
-    """The tables for arrays of these strides, as an `Operand` has them."""
+def _block_rows(problem: ConvProblem, *strides: tuple[int, ...]) -> BlockRows:
+    """The tables for arrays y and result of these strides in bytes."""
+    source, target = (_element_strides(s, problem.real.itemsize, parts(problem)).tolist() for s in strides)
     outer = problem.out[:-1]
     targets = np.zeros(outer, np.int64)
     for a, n in enumerate(outer):

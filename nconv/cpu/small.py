@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..boundary import FILL
+from ..boundary import FILL, index_map
 from ..geometry import ceil_div, product, round_up
 from ..jit import compiled, inner_kernel, kernel
 from ..machine import WORTH_THE_LONG_WAY
@@ -192,24 +192,17 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
     places = [product(shape[a + 1:]) for a in range(len(shape))]
     by_phase, by_position = places[1:1 + p.rank], places[1 + p.rank:]
 
-    indices = []                                                                  # of each axis, (phases, positions)
-    for phases, index, n, step in zip(used, p.index_maps(), positions, p.stride, strict=True):
-        if step > 1:
-            u = np.add.outer(phases, np.arange(n) * step)
-            index = np.append(index, FILL)[np.minimum(u, index.size)]
-        indices.append(index.reshape(-1, n))
-
     # Lines along the last axis, wherever they lie, are the same runs for each of its phases.
     channels = np.arange(p.C)
     line_places, addresses, outside = [channels * places[0]], [channels * strides[0]], [channels * 0]
-    for index, step, phase, position in zip(indices[:-1], strides[1:], by_phase, by_position, strict=False):
+    for axis, step, phase, position in zip(range(p.rank - 1), strides[1:], by_phase, by_position, strict=False):
+        index = _indices(p, axis, used[axis])
         line_places.append(_sums(np.arange(n) * apart for n, apart in zip(index.shape, (phase, position), strict=True)))
         addresses.append(index.ravel() * step)
         outside.append((index == FILL).ravel() * 1)
     lines, address, fills = (_sums(vectors)[:, None] for vectors in (line_places, addresses, outside))
     pieces = []
-    for phase, index in enumerate(indices[-1]):
-        begins, firsts, lengths = _runs(index, p.stride[-1])
+    for phase, (begins, firsts, lengths) in enumerate(_last_runs(p, used[-1])):
         at = np.where((fills == 0) & (firsts != FILL), address + firsts * strides[-1], _NOWHERE)
         to = lines + phase * by_phase[-1] + begins
         piece = np.empty((3, to.shape[0], begins.size), np.int64)
@@ -227,6 +220,27 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
 def _sums(vectors: Iterable[np.ndarray]) -> np.ndarray:
     """The sum of one element of each vector, for all combinations, flat; the last one's changes soonest."""
     return reduce(np.add.outer, vectors).ravel()
+
+
+def _indices(problem: ConvProblem, axis: int, phases: list[int]) -> np.ndarray:
+    """The input's index under each position of an axis' phases, (phases, positions)."""
+    p, n, step = problem, _extents(problem).positions[axis], problem.stride[axis]
+    index = index_map(p.boundary[axis], p.size[axis], p.padding[axis][0], p.reach[axis], p.upsample[axis])
+    if step > 1:
+        index = np.append(index, FILL)[np.minimum(np.add.outer(phases, np.arange(n) * step), index.size)]
+    return index.reshape(-1, n)
+
+
+def _last_runs(problem: ConvProblem, phases: list[int]) -> list[tuple[np.ndarray, ...]]:
+    """`_runs` of each phase of the last axis."""
+    p = problem
+    if p.boundary[-1] != "constant" or p.upsample[-1] > 1 or p.stride[-1] > 1:
+        return [_runs(index, p.stride[-1]) for index in _indices(p, -1, phases)]
+    low, count = p.padding[-1][0], p.reach[-1]          # known without a look at every index
+    begin = min(max(low, 0), count)
+    end = min(max(low + p.size[-1], begin), count)
+    runs = [(0, FILL, begin), (begin, begin - low, end - begin), (end, FILL, count - end)]
+    return [tuple(np.array([run for run in runs if run[2] > 0], np.int64).reshape(-1, 3).T)]
 
 
 def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

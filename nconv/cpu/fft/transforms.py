@@ -72,6 +72,7 @@ def smooth(least: int) -> int:
     return known[at] if at < len(known) else 1 << (least - 1).bit_length()
 
 
+@lru_cache(maxsize=4096)
 def levels(n: int) -> float:
     """What the passes of n points cost, in binary levels of radix 4: others have more instructions for a level."""
     return sum(_LEVELS[radix] for radix in factors(n))
