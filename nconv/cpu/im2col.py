@@ -135,7 +135,11 @@ def _choose(problem: ConvProblem) -> _Choice:
         return tuple((n - 1) * jump + r for n, jump, r in zip(tile, jumps, reach, strict=True))
 
     def sums(tile):
-        return group if chunk == channels else blocks * round_up(product(tile), group)
+        """Positions, times the blocks of a piece of work, whose sums are kept."""
+        if chunk == channels:
+            return group
+        pieces = p.groups * product(map(ceil_div, everything, tile))
+        return ceil_div(blocks, split_channels(pieces, blocks, p.threads)) * round_up(product(tile), len(rows))
 
     def small(tile):
         if product(tile) <= len(rows):
@@ -583,7 +587,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                     p1 = min(p0 + layout.group, positions)
                     at = 0
                     if layout.chunk < layout.channels:
-                        at = ((block - block0) * round_up_(positions, layout.group) + p0) * vector
+                        at = ((block - block0) * round_up_(positions, M) + p0) * vector
                     for i in range(0, p1 - p0, M):
                         multiply_patches(sums, at + i * vector, c0 > 0, bias, (g * blocks + block) * vector, patches,
                                          starts, p0 + i, offsets, weights, w, taps, rows, columns)

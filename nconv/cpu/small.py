@@ -352,6 +352,7 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
+    whole = M == 1 and rows.shape[1] == 1 and step == 1    # the output is one line: sums go to their place at once
     buffer = np.empty(elements + counts[19], x.dtype)      # the last tile reads some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
@@ -373,6 +374,12 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
                 _fetch(buffer, runs[0, r], runs[2, r], x, base, runs[1, r], apart, fill)
             for block in range(blocks):
                 first = g * K + block * M
+                to = out_0 + n * out_n + first * out_k
+                if whole and parity == 0 and run == 0:
+                    for p in range(0, width, _WIDE * lanes):
+                        multiply_tile(out, to + p, width, M, width - p, False, bias, first, buffer, p, offsets, panel,
+                                      block * T, 0, T, (0,), (0, 0, 0, 0))
+                    continue
                 if parity != 0:
                     _paired_sums(sums, length, bias[first % bias.size], buffer, offsets, panel, parity)
                 elif run > 0:
@@ -387,9 +394,8 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
                         multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,
                                       block * T * M, 0, T, (0, 0, 0, 0), (0, 0))
                 for i in range(min(M, K - block * M)):
-                    to = out_0 + n * out_n + (g * K + block * M + i) * out_k
                     for row in range(rows.shape[1]):
-                        begin, end = i * length + rows[0, row], to + rows[1, row]
+                        begin, end = i * length + rows[0, row], to + i * out_k + rows[1, row]
                         if step == 1:
                             copy(out, end, sums, begin, width)
                         else:

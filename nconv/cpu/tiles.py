@@ -88,15 +88,18 @@ def split_channels(items: int, blocks: int, threads: int) -> int:
 def share_tiles(extents: tuple[int, ...], tile: list[int], blocks: int, threads: int) -> list[int]:
     """Even tiles, no larger than `tile`, so many that the threads get equal shares where they get but a few.
 
-    `blocks` is the number of pieces of work for each tile.
+    `blocks` is the number of pieces of work for each tile. An axis is cut only where its tiles are more even than the
+    shares are without.
     """
     tile = list(map(even_tile, extents, tile))
     counts = list(map(ceil_div, extents, tile))
-    if blocks * product(counts) % threads == 0 or product(counts) > 8 * threads:
+    pieces = blocks * product(counts)
+    if pieces % threads == 0 or product(counts) > 8 * threads:
         return tile
     for axis, (extent, count) in enumerate(zip(extents, counts, strict=True)):
         cut = ceil_div(extent, round_up(count, threads))
-        if ceil_div(extent, cut) % threads == 0:
+        cuts = ceil_div(extent, cut)
+        if cuts % threads == 0 and cut * cuts / extent < round_up(pieces, threads) / pieces:
             return [*tile[:axis], cut, *tile[axis + 1:]]
     return tile
 
