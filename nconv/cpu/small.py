@@ -79,7 +79,8 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
             "small.weights": problem.groups * _weights(problem),
             "small.rows": images * problem.K * problem.positions / problem.out[-1],
             f"small.products_{kind}": 2 * tiles * rows * tile * extents.taps / machine.flops(problem.engine),
-            f"small.tiles_{kind}": tiles}
+            f"small.tiles_{kind}": tiles,
+            "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize)}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
