@@ -44,7 +44,8 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
             return result
     call = lower()
     result = (run or execute)(call)
-    shortcuts.leave(key, options, lambda: known_way(call, decide_call(call)))
+    if call.instead is None:                            # this call's values say nothing of its kind
+        shortcuts.leave(key, options, lambda: known_way(call, decide_call(call)))
     return result
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
+from .geometry import product
 from .lowering import Call, Route
 from .phases import phases
 from .problem import ConvProblem
@@ -27,6 +28,7 @@ which the user gave them.
 """
 
 _MOST = 256                    # signatures that are kept
+_SHOWN = 1 << 26               # bytes of arrays made to be shown only; beside larger ones a call costs nothing
 _COPIED = 1 << 16              # bytes of an input that are copied in less time than another way takes
 _known: dict[tuple, Shortcut | None] = {}
 
@@ -89,10 +91,10 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType, allocate: 
              otherwise: Shortcut | None, prepared: Any = None) -> Shortcut | None:
     """The shortcut for calls like this one, where the algorithm offers one and only views lie between.
 
-    The algorithm's ``shortcut(problem, x, weight, out, prepared, looks)`` is shown pairs of (array in the engine's
+    The algorithm's ``shortcut(problem, x, weight, out, prepared, is_right)`` is shown pairs of (array in the engine's
     order, the dense array of which it is a view) and gives a function ``(x, weight, bias, out)`` of dense arrays, those
-    of x and out flat, that fills `out`; or that returns False, where it `looks` at the weight and finds a NaN or an
-    infinity, which are for the caller to judge. With a `prepared` weight none needs to be given.
+    of x and out flat, that fills `out`; or that returns False where the weight is not right for it, but holds a NaN or
+    an infinity. With a `prepared` weight none needs to be given.
 
     `allocate` makes an output in the engine's order. Inputs that do not lie dense go to `otherwise`, unless a copy
     costs less.
@@ -101,12 +103,14 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType, allocate: 
     dtype = problem.engine
     if not hasattr(algorithm, "shortcut") or not _is_usual(call) or phases(problem)[0].problem != problem:
         return None
+    if (product(call.x.shape) + product(call.weight.shape) + product(route.shape)) * dtype.itemsize > _SHOWN:
+        return None
     x, weight, result = np.empty(call.x.shape, dtype), np.empty(call.weight.shape, dtype), allocate(problem)
     dense = route.leave(result)
     if not dense.flags.c_contiguous:
         return None
     fill = algorithm.shortcut(problem, (route.enter(x), x), (route.weigh(weight), weight), (result, dense), prepared,
-                              route.looks)
+                              _is_finite if route.looks else None)
     if fill is None:
         return None
     swapped, shape, copies = call.swapped, route.shape, x.nbytes <= _COPIED
@@ -152,7 +156,7 @@ def past_the_choice(call: Call, run: Callable[..., Any]) -> Shortcut | None:
     def usual(x, weight, bias=None, out=None):
         if swapped:
             x, weight = weight, x
-        if not _takes(out, route) or (route.looks and not np.isfinite(weight).all()):
+        if not _takes(out, route) or (route.looks and not _is_finite(weight)):
             return None
         return run(x, weight, bias, out)
 
@@ -165,6 +169,10 @@ def _is_usual(call: Call) -> bool:
     given = [a.dtype for a in (call.x, call.weight, call.bias) if a is not None]
     return (call.instead is None and bool(route.shape) and 0 not in route.shape
             and all(dtype == route.problem.engine for dtype in (*given, route.dtype)))
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return np.count_nonzero(np.isfinite(array)) == array.size       # in half the time of `all`
 
 
 def _takes(out: np.ndarray | None, route: Route) -> bool:

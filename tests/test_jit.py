@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange, stay_a_function
+from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange, settled, stay_a_function
 
 
 @owning_kernel
@@ -108,3 +108,33 @@ def test_a_kernel_loaded_as_part_of_another_keeps_its_entry(tmp_path):
         subprocess.run(
             [sys.executable, "-c", f"from tests.test_jit import *; values = np.array([7.0, 2.0]); {program}"],
             check=True, cwd=Path(__file__).parents[1], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_settled_kernel_asks_for_types_once(threads, monkeypatch):
+    values, expected = np.arange(7.0), np.zeros(7)
+    thirds(values, expected, threads)
+    call, out = settled(thirds), np.zeros(7)
+    frozen = values.copy()
+    frozen.flags.writeable = False
+    call(frozen, out, threads)                              # of another type: not the one to settle on
+    call(values, out, threads)
+    side = "parallel" if threads > 1 else "serial"
+    monkeypatch.setattr(thirds, side, lambda *_: pytest.fail("types were asked for again"))
+    for array in (values, frozen):
+        out[:] = 0
+        call(array, out, threads)
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_a_settled_kernel_takes_the_serial_code_where_threads_may_not_start(monkeypatch):
+    values, expected, out = np.arange(7.0), np.zeros(7), np.zeros(7)
+    thirds(values, expected, 1)
+    call = settled(thirds)
+    call(values, out, 2)
+    monkeypatch.setattr("nconv.threads.may_start", lambda: False)
+    monkeypatch.setattr(thirds, "parallel", lambda *_: pytest.fail("threads were started"))
+    for _ in range(2):
+        out[:] = 0
+        call(values, out, 2)
+        np.testing.assert_array_equal(out, expected)

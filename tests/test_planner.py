@@ -123,3 +123,22 @@ def test_a_plan_keeps_infinite_taps_from_the_padding(method):
     out = np.empty(10)
     assert nconv.plan(nconv.convolve, nconv.ArraySpec((8,), "float64"), w, "full", method)(x, out=out) is out
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("method", ["small", "direct", "im2col", "winograd", "fft"])
+def test_a_plan_keeps_its_own_weight_and_bias(method):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(shape) for shape in ((1, 3, 9, 10), (5, 3, 3, 3), (5,)))
+    plan = nconv.plan(nconv.conv2d, x, weight, bias, method=method)
+    expected = plan(x)
+    weight[:], bias[:] = np.nan, np.nan
+    for other in (x, np.asfortranarray(x), x):
+        np.testing.assert_allclose(plan(other), expected, atol=1e-12)
+
+
+def test_a_plan_of_an_outer_product():
+    window = np.outer([1.0, 2.0, 1.0], [1.0, 0.0, -1.0])
+    image = np.random.default_rng(0).standard_normal((30, 31))
+    plan = nconv.plan(nconv.convolve, image, window, "same", method="separable")
+    for x in (image, image[::-1], np.asfortranarray(image)):
+        np.testing.assert_allclose(plan(x), nconv.convolve(x, window, "same", method="direct"), atol=1e-12)

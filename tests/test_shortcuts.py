@@ -9,7 +9,7 @@ import scipy.signal
 
 import nconv
 from nconv import functional, shortcuts, signal
-from nconv.cpu import separable
+from nconv.cpu import arrays, direct, separable
 from nconv.ndimage import correlation
 
 RNG = np.random.default_rng(0)
@@ -142,12 +142,15 @@ def test_what_equals_an_option_is_still_refused(wrong):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("method", ["auto", "direct"])
+@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
 def test_infinite_weights_go_the_long_way(value, method):
     h = H.copy()
     h[2] = value
     with np.errstate(invalid="ignore"):
         expected = nconv.convolve(X, h, method=method)
+        nconv.convolve(X, H, method=method)
+        np.testing.assert_array_equal(nconv.convolve(X, h, method=method), expected)     # and leave no way for others
+        assert not left()
         nconv.convolve(X, H, method=method)
         assert left()
         np.testing.assert_array_equal(nconv.convolve(X, h, method=method), expected)
@@ -197,3 +200,13 @@ def test_a_plan_keeps_the_weight_that_it_was_given():
     assert plan.method == "small"
     h[:] = 0
     np.testing.assert_allclose(plan(X), np.convolve(X, H))
+
+
+@pytest.mark.parametrize("size", [1, shortcuts._SHOWN // 8 + 1])
+def test_large_arrays_are_not_made_to_be_shown(size, monkeypatch):
+    made = []
+    empty = np.empty
+    monkeypatch.setattr(np, "empty", lambda shape, *rest, **more: made.append(shape) or empty(shape, *rest, **more))
+    call = signal._lower_convolve(nconv.ArraySpec((size,), "f8"), nconv.ArraySpec((3,), "f8"), method="direct")
+    assert shortcuts.shortcut(call, call.route.problem, direct, arrays.allocate, None) is None or size == 1
+    assert bool(made) == (size == 1)

@@ -224,7 +224,6 @@ class PatchLayout(NamedTuple):
     offsets: np.ndarray        # buffer offset of every tap of a chunk
 
 
-@lru_cache(maxsize=256)
 def _lay_out(problem: ConvProblem) -> PatchLayout:
     p = problem
     choice = _choose(p)

@@ -24,7 +24,7 @@ def entries(prepare: Callable[[ConvProblem, np.ndarray], Any], bind: Bind) -> tu
         """Fill `out`; see `registry` for the shapes."""
         bind(problem)(operand(x), prepared, bias, operand(out))
 
-    def shortcut(problem, x, weight, out, prepared=None, looks=False):
+    def shortcut(problem, x, weight, out, prepared=None, is_right=None):
         """See `shortcuts`."""
         source, target, read = _strides(problem, *x), _strides(problem, *out), _reader(*weight)
         if source is None or target is None or read is None:
@@ -35,7 +35,7 @@ def entries(prepare: Callable[[ConvProblem, np.ndarray], Any], bind: Bind) -> tu
         def fill(x, weight, bias, out):
             if prepared is not None:
                 packed = prepared
-            elif looks and not _is_finite(weight):
+            elif is_right is not None and not is_right(weight):
                 return False
             else:
                 packed = prepare(problem, read(weight))
@@ -74,7 +74,3 @@ def _reader(view: np.ndarray, base: np.ndarray) -> Callable[[np.ndarray], np.nda
     if view.flags.c_contiguous and not offset:
         return lambda array: array.reshape(shape)
     return lambda array: np.ascontiguousarray(np.ndarray(shape, dtype, array, offset, strides))
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    return np.count_nonzero(np.isfinite(array)) == array.size

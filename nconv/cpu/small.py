@@ -256,7 +256,7 @@ def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def shortcut(problem: ConvProblem, x: tuple[np.ndarray, np.ndarray], weight: tuple[np.ndarray, np.ndarray],
              out: tuple[np.ndarray, np.ndarray], prepared: np.ndarray | None = None,
-             looks: bool = False) -> Callable | None:
+             is_right: Callable | None = None) -> Callable | None:
     """See `shortcuts`; looking at the weight is part of the sums."""
     if prepared is not None:
         weight = prepared, prepared
