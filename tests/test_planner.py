@@ -130,10 +130,13 @@ def test_a_plan_keeps_its_own_weight_and_bias(method):
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(shape) for shape in ((1, 3, 9, 10), (5, 3, 3, 3), (5,)))
     plan = nconv.plan(nconv.conv2d, x, weight, bias, method=method)
-    expected = plan(x)
+    large = x * 1e306                                       # beyond what winograd's tiles hold
+    expected, products = plan(x), plan(large)
     weight[:], bias[:] = np.nan, np.nan
     for other in (x, np.asfortranarray(x), x):
         np.testing.assert_allclose(plan(other), expected, atol=1e-12)
+    np.testing.assert_allclose(plan(large), products, rtol=1e-9)
+    assert np.isfinite(products).all()
 
 
 def test_a_plan_of_an_outer_product():

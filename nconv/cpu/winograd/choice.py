@@ -225,7 +225,7 @@ def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Tiles) ->
     """The windows in the tile's elements, in panels of as many output channels as a register tile has."""
     choice = choose(problem, family)
     factors = _weight_factors(problem, family)
-    raw = np.ascontiguousarray(weight)
+    raw = weight.copy() if problem.reused else np.ascontiguousarray(weight)
     real = raw.reshape(-1).view(real_dtype(problem))
     largest = max(float(real.max()), -float(real.min()))
     if not isfinite(largest):
