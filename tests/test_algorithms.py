@@ -78,6 +78,16 @@ def test_other_types(name, dtype):
             check(ALGORITHMS[name], problem, *operands(problem))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size, K, groups", [((7, 7), 70, 1), ((5, 9), 33, 2)])
+def test_sums_of_several_chunks_on_small_maps(size, K, groups, threads, dtype):
+    problem = ConvProblem(N=1, groups=groups, C=61, K=K, size=size, kernel=(3, 3), stride=(1, 1), dilation=(1, 1),
+                          padding=((1, 1), (1, 1)), dtype=np.dtype(dtype), threads=threads, has_bias=True)
+    for asked in (problem, problem.replace(reused=True)):     # packed where it is used, and before
+        check(ALGORITHMS["im2col"], asked, *operands(problem))
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_windows_of_more_taps_than_one_chunk(name):
     for size in ((31, 33), (32, 30)):                    # an odd and an even number of output rows
