@@ -108,8 +108,7 @@ _WORK = {
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
 Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
-nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512; ``winograd.weights`` scaled by what its kernel gained
-since.
+nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512.
 """
 # With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
 _WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,
@@ -133,7 +132,7 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 3.53e-05           # seconds of a public call with the preparation of a small weight
+    call: float = 35.3e-6          # seconds of a public call with the preparation of a small weight
     parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches

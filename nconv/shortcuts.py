@@ -118,7 +118,7 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType, allocate: 
     def run(x, weight=None, bias=None, out=None):
         if swapped:
             x, weight = weight, x
-        if out is not None and not _takes(out, route):
+        if not _takes(out, route):
             return None                                 # the long way casts or refuses
         if not x.flags.carray:
             if not copies:
