@@ -8,6 +8,7 @@ used costs the compilation, never the call.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import types
 from collections.abc import Callable
@@ -23,9 +24,11 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
+from numba.core.runtime import rtsys
 from numba.core.types.misc import unliteral
 from numba.core.typing.typeof import typeof
 from numba.extending import intrinsic, register_jitable
+from numba.np.ufunc.parallel import _launch_threads
 
 from . import threads
 
@@ -64,6 +67,18 @@ def _libraries(codegen: Any, kind: type):
             codegen._library_class = outer
 
 
+@contextmanager
+def _no_collection():
+    """Python does not look for cycles among the many objects that a compiler keeps, a sixth of its time."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk, which here knows the sources of the callees and survives any fault of the disk."""
 
@@ -74,11 +89,17 @@ class _Cache(FunctionCache):
         try:
             # A kernel that is loaded while a caller of it is compiled still is a kernel, with an entry for Python.
             with _libraries(target_context.codegen(), JITCodeLibrary):
-                return super().load_overload(sig, target_context)
+                # Numba would first read all that it can compile, SciPy's linear algebra included, half of the time
+                # that a first call takes; finished code needs only its allocator.
+                rtsys.initialize(target_context)
+                with self._guard_against_spurious_io_errors():
+                    return self._load_overload(sig, target_context)
         except Exception:                               # damaged or half-written files: compile anew
             return None
 
     def save_overload(self, sig, data):
+        if data.reload_init:                            # whose only function starts threads, and lies in the compiler
+            data = data._replace(reload_init=[_launch_threads])
         try:
             super().save_overload(sig, data)
         except Exception:                               # full or read-only disk: keep the code in memory
@@ -101,13 +122,17 @@ class _NoEnvironment:
 class _PartLibrary(JITCodeLibrary):
     """The code of a part on its way into a kernel: neither optimised on its own nor made machine code.
 
-    Numba does both for every function, and again for all that is linked into each of its callers, the body of a
-    `prange` included. Here both happen once, for the whole kernel, which makes first calls twice as fast.
+    Numba does both for every function, the former twice, and again for all that is linked into each of its callers,
+    the body of a `prange` included. Here both happen once, for the whole kernel, which halves a first call.
     """
 
     @property
     def codegen(self):
         return _NoEnvironment(self._codegen)
+
+    def _optimize_functions(self, module):
+        """Left to the kernel, but for what is needed to link."""
+        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
         """Left to the kernel."""
@@ -127,7 +152,7 @@ class _KernelCompiler(Compiler):
         with _libraries(codegen, JITCodeLibrary):
             self.state.library = codegen.create_library(func.__qualname__)
             self.state.library.enable_object_caching()
-        with _libraries(codegen, _PartLibrary):
+        with _libraries(codegen, _PartLibrary), _no_collection():
             return super().compile_extra(func)
 
 

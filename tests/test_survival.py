@@ -93,6 +93,23 @@ def test_a_damaged_cache(tmp_path):
     survive("assert right()", tmp_path)
 
 
+@pytest.mark.parametrize("method", ["direct", "im2col", "separable", "small", "fft", "winograd"])
+def test_kernels_from_the_cache_need_no_compiler(cache, method):
+    """Half of a warm first call was Numba reading what it can compile, SciPy's linear algebra among it."""
+    body = f"""
+        maps, layer = x[:14_400].reshape(1, 16, 30, 30), np.ones((16, 16, 3, 3))
+        if {method!r} in ("im2col", "winograd"):
+            nconv.conv2d(maps, layer, method={method!r})
+        else:
+            image = maps[0, 0] if {method!r} == "small" else x[:90_000].reshape(300, 300)
+            nconv.convolve(image, np.ones((3, 3)), method={method!r})
+    """
+    survive(body, cache)
+    survive(body + """
+        assert "numba.np.arraymath" not in sys.modules and "scipy.linalg" not in sys.modules
+    """, cache)
+
+
 def test_twins_do_not_share_a_cache_entry(cache):
     body = """
         nconv.set_num_threads({first})

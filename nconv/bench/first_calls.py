@@ -36,6 +36,7 @@ print(time.process_time() - start[1], time.perf_counter() - start[0])
 def seconds(call: str, cache: str) -> tuple[float, float]:
     """(processor's, clock's) seconds of a program that makes one call."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "NCONV_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)        # what pip installs has its bytecode
     said = subprocess.run([sys.executable, "-c", _PROGRAM.format(call=call)], env=environment, check=True,
                           capture_output=True, text=True).stdout
     processor, clock = map(float, said.split())

@@ -535,7 +535,10 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
         block1 = share_start_(blocks, layout.channel_parts, channel_part + 1)
         x_base = origin[0] * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
         if in_place:
-            im2col_starts_kernel(starts, extent, x_base + (origin[1:] * jumps).sum(), source.strides[0], jumps)
+            base = x_base
+            for a in range(axes - 1):
+                base += origin[1 + a] * jumps[a]
+            im2col_starts_kernel(starts, extent, base, source.strides[0], jumps)
         elif layout.strip:
             for p in range(positions):
                 starts[p] = p // M * layout.strip + p % M

@@ -324,8 +324,9 @@ def separable_share_kernel(layout, source, maps, weight, bias, target, threads, 
     starts = np.zeros(layout.parts, source.flat.dtype)
     origin = np.empty(rank, np.int64)
     extent = np.empty(rank, np.int64)
-    last = 0
+    last = taps = 0
     for a in range(rank):
+        taps += layout.kernel[a]
         if layout.kernel[a] > 0:
             last = a
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
@@ -338,7 +339,7 @@ def separable_share_kernel(layout, source, maps, weight, bias, target, threads, 
         channel = rest % kernels
         n = rest // kernels
         x_base = n * source.strides[0] + channel // layout.out_channels * source.strides[1]
-        w = channel * layout.kernel.sum() * layout.parts
+        w = channel * taps * layout.parts
         for part in range(layout.parts):
             _gather(layout, buffer, source, x_base + part * source.strides[2], part, maps, origin, extent)
             starts[part] = bias[(channel * layout.parts + part) % bias.size]

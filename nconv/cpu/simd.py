@@ -15,6 +15,7 @@ from numba.core.datamodel import PrimitiveModel, register_default
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
+from numba.np.numpy_support import as_dtype
 
 from ..machine import vector_bytes
 
@@ -407,6 +408,24 @@ def lanes_of(typingctx, array):
     """`lanes` of an array's type, a constant in the kernel."""
     vec = vec_of(array.dtype)
     return types.intp(array), lambda context, builder, sig, args: ir.Constant(INT, vec.n)
+
+
+def _limit_of(name):
+    """`epsilon_of` and its like; `np.finfo` would be compiled, and sought by each process that loads a kernel."""
+
+    def limit(typingctx, array):
+        value = float(getattr(np.finfo(as_dtype(array.dtype)), name))
+        return array.dtype(array), lambda context, builder, sig, args: context.get_constant(sig.return_type, value)
+
+    return intrinsic(limit)
+
+
+epsilon_of = _limit_of("eps")
+"""The spacing of an array's type at one, a constant in the kernel."""
+largest_of = _limit_of("max")
+"""The largest number of an array's type, a constant in the kernel."""
+exponents_of = _limit_of("maxexp")
+"""The least power of two that an array's type cannot hold, as a number of that type."""
 
 
 @intrinsic

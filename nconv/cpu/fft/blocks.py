@@ -7,6 +7,7 @@ followed by its vector of imaginary ones.
 
 from __future__ import annotations
 
+from math import ldexp
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,15 @@ from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow, ceil_div_, share_start_
 from ..gather import gather_row, inner_range
 from ..sharing import next_item
-from ..simd import larger_magnitude, largest_lane, smallest_lane, smallest_nonzero, vstore
+from ..simd import (
+    exponents_of,
+    larger_magnitude,
+    largest_lane,
+    largest_of,
+    smallest_lane,
+    smallest_nonzero,
+    vstore,
+)
 from .outliers import add_product, count_loud, take_outliers, threshold_of
 from .transforms import transform_block
 from .vectors import lanes_of, load, splat, store_pairs
@@ -57,9 +66,8 @@ class Spectra(NamedTuple):
 @inner_kernel
 def _power(exponent, like):
     """2 ** exponent in the type of `like`, within its range."""
-    info = np.finfo(like.dtype)
-    top = info.maxexp - 1
-    return like.dtype.type(2.0 ** min(max(exponent, -top), top))
+    top = np.int64(exponents_of(like)) - 1
+    return like.dtype.type(ldexp(1.0, min(max(exponent, -top), top)))
 
 
 @inner_kernel
@@ -152,11 +160,20 @@ def _judge_cells(state):
 
 
 @inner_kernel
+def _is_strange(state):
+    """Whether a NaN was gathered, or an infinity."""
+    strange = False
+    for lane in range(lanes_of(state)):
+        strange = strange or np.isnan(state[lane])
+    return strange
+
+
+@inner_kernel
 def _start_judging(state):
     """Nothing is strange yet, loud or quiet."""
     lanes = lanes_of(state)
     state[:] = 0
-    state[2 * lanes:_CELLS * lanes] = np.finfo(state.dtype).max
+    state[2 * lanes:_CELLS * lanes] = largest_of(state)
 
 
 @inner_kernel
@@ -344,7 +361,7 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
     origin = np.empty(rank, np.int64)
     value = np.zeros(2, dtype)
     up_weight = _power(spectra.exponent[0], held)
-    share = np.ones(1, dtype) / layout.points
+    share = dtype.type(1) / dtype.type(layout.points)
 
     while True:
         item = next_item(counter)
@@ -362,11 +379,11 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
         largest = largest_lane(load(state, lanes_of(held)))
         threshold = threshold_of(held, largest, min(smallest_lane(load(state, 2 * lanes_of(held))), largest))
         counts[:] = 0
-        if threshold < np.finfo(dtype).max or np.isnan(state[:lanes_of(held)].sum()):
+        if threshold < largest_of(held) or _is_strange(state):
             loud, strange = count_loud(held, threshold)
             # Where much is loud there is no quiet part to protect, only a slope: infinite values alone are taken.
             if loud - strange > channels * layout.points // 8:
-                threshold = np.finfo(dtype).max
+                threshold = largest_of(held)
             if places.shape[1] < loud:
                 places, values = np.empty((channels, loud), np.int64), np.empty((channels, loud), dtype)
             for c in range(channels):
@@ -389,7 +406,7 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
             base = image * target.strides[0] + channel * target.strides[1]
             for part in range(layout.parts):
                 value[part] = bias[(channel * layout.parts + part) % bias.size]
-            store_tile(layout, result, 0, share[0] * up, up_weight, target, base, origin, value,
+            store_tile(layout, result, 0, share * up, up_weight, target, base, origin, value,
                        temporary)
             for c in range(channels):
                 for i in range(counts[c]):

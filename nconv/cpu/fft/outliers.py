@@ -9,20 +9,21 @@ from __future__ import annotations
 import numpy as np
 
 from ...jit import inner_kernel
+from ..simd import epsilon_of, largest_of
 from .vectors import lanes_of
 
 
 @inner_kernel
 def threshold_of(dtype_like, largest, quiet):
     """The magnitude above which samples are taken out: rounding of larger ones would reach the quietest cell."""
-    root = 1 / np.sqrt(np.finfo(dtype_like.dtype).eps)
-    return quiet * root if largest / root > quiet else np.finfo(dtype_like.dtype).max
+    root = 1 / np.sqrt(epsilon_of(dtype_like))
+    return quiet * root if largest / root > quiet else largest_of(dtype_like)
 
 
 @inner_kernel
 def count_loud(data, threshold):
     """(values above the threshold or not finite, values that are not finite)."""
-    limit = np.finfo(data.dtype).max
+    limit = largest_of(data)
     loud = strange = 0
     for i in range(data.size):
         loud += not abs(data[i]) <= threshold

@@ -19,6 +19,7 @@ from ..gather import inner_range
 from ..micro import multiply_rows
 from ..simd import (
     copy,
+    epsilon_of,
     lanes_of,
     largest_lane,
     largest_or_nan,
@@ -291,7 +292,7 @@ def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, tar
     real = source.flat.dtype
     axes = layout.grid.size
     last = axes - 1
-    root = 1 / np.sqrt(np.finfo(real).eps)
+    root = 1 / np.sqrt(epsilon_of(source.flat))
     k_blocks = ceil_div_(layout.out_channels, vector)
     blocks = ceil_div_(layout.tiles, layout.count)
     items = layout.channel_parts * layout.groups * blocks
