@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from math import inf
 from types import ModuleType
@@ -72,11 +72,35 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
     if method != "auto" and method not in names:
         raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of {', '.join(map(repr, names))}")
     scores = _Scores(problem, num_threads, workspace_limit, error_limit if method == "auto" else inf)
+    if method == "auto" and (twin := separable_twin(problem)) is not None and not scores.measured:
+        # Passes apart, to know that the weight is an outer product changes nothing; most calls ask for both.
+        known = _decide(twin, method, num_threads, workspace_limit, error_limit)
+        if known.algorithm.NAME != "separable" and not wisdom.recall(twin, num_threads):
+            return replace(known, problem=problem.with_threads(known.problem.threads), _table=scores.table)
     winner = scores.best() if method == "auto" else scores.score(registry.algorithms(problem.device)[
         names.index(method)])
     if winner is None or winner.refused:
         _refuse(method, scores.table(), workspace_limit)
     return Decision(winner.problem, winner.algorithm, winner.workspace, winner.seconds, scores.table)
+
+
+def surely_best(problem: ConvProblem) -> ModuleType | None:
+    """The algorithm of the shortest calls, where `decide` would take it and that is soon seen; else None.
+
+    It is where all its work takes less time than a call of any other alone.
+    """
+    num_threads, workspace_limit, _ = conditions()
+    known = machine(problem.device)
+    first, others = registry.algorithms(problem.device)[0], _other_calls(problem.device)
+    if first.why_not(problem) or first.cost(problem, known) > known.call * problem.calls(others):
+        return None
+    return None if workspace_limit is not None or wisdom.recall(problem, num_threads) else first
+
+
+@cache
+def _other_calls(device: str) -> float:
+    """The shortest call of all algorithms but the first, in calls that prepare a weight."""
+    return min(getattr(algorithm, "CALLS", 1.0) for algorithm in registry.algorithms(device)[1:])
 
 
 class _Score(NamedTuple):
@@ -107,7 +131,7 @@ class _Scores:
         self._limits = workspace_limit, error_limit
         self._machine = machine(problem.device)
         self._algorithms = registry.algorithms(problem.device)
-        self._measured = wisdom.recall(problem, num_threads)
+        self.measured = wisdom.recall(problem, num_threads)
         self._serial = problem, _parts(problem)
         self._shared = self._serial
         self._start = self._call = 0.0
@@ -120,7 +144,7 @@ class _Scores:
     def best(self) -> _Score | None:
         """The cheapest that is allowed; None where none is."""
         # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
-        known = [self.score(algorithm) for algorithm in self._algorithms if algorithm.NAME in self._measured]
+        known = [self.score(algorithm) for algorithm in self._algorithms if algorithm.NAME in self.measured]
         if any(not score.refused for score in known):
             return min((score for score in known if not score.refused), key=lambda score: score.seconds)
         # The next to be asked is the one with the lowest bound: first that of a call alone, then that of its work.
@@ -168,7 +192,7 @@ class _Scores:
         workspace = sum(algorithm.workspace(part, self._machine) for part in parts)
         error = max(map(algorithm.error, parts), default=1.0)
         return _Score(algorithm, best, seconds, workspace, error, self._over_limit(workspace, error),
-                      self._measured.get(algorithm.NAME))
+                      self.measured.get(algorithm.NAME))
 
     def _call_of(self, algorithm: ModuleType) -> float:
         """What a call of an algorithm takes beside its work."""
@@ -231,8 +255,8 @@ def depends_on_weight(call: Call) -> bool:
 @lru_cache(maxsize=1024)
 def separable_twin(problem: ConvProblem) -> ConvProblem | None:
     """The problem with the knowledge that its weight is an outer product; None where that would not matter."""
-    matters = (problem.device == "cpu" and problem.C == 1 and sum(k > 1 for k in problem.kernel) > 1
-               and set(problem.stride) == {1})
+    matters = (problem.device == "cpu" and not problem.separable and problem.C == 1 and set(problem.stride) == {1}
+               and sum(k > 1 for k in problem.kernel) > 1)
     return problem.replace(separable=True) if matters else None
 
 

@@ -30,18 +30,20 @@ def run_algorithm(algorithm: ModuleType, problem: ConvProblem, x: Any, weight: A
 
 
 def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
-           run: Callable[[Call], Any] | None = None) -> Any:
+           run: Callable[[Call], Any] | None = None, at_once: Callable[[], Any] = lambda: None) -> Any:
     """The result of a public function: by the shortcut of an earlier call of its kind, else by lowering this one.
 
     `arrays` are its input, its weight and, where it takes one, its bias; `options` are its name and all else on which
-    the result depends; `run` is `execute` unless the family has something to add.
+    the result depends; `run` is `execute` unless the family has something to add; `at_once` gives the result of a
+    small call whose like was not seen, or None.
     """
     key = shortcuts.signature(arrays, options, out)
     shortcut = shortcuts.find(key)
-    if shortcut is not None:
-        result = shortcut(*arrays, out=out)
-        if result is not None:
-            return result
+    result = shortcut(*arrays, out=out) if shortcut is not None else at_once()
+    if result is not None:
+        if shortcut is None:
+            shortcuts.leave(key, options, None)
+        return result
     call = lower()
     result = (run or execute)(call)
     if call.instead is None:                            # this call's values say nothing of its kind

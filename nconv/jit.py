@@ -244,12 +244,14 @@ def parallel_kernel(function: Callable) -> Callable:
 
 
 def settled(call: Any) -> Callable:
-    """A parallel kernel for arguments whose types stay those of the first call; later ones are not asked for theirs.
+    """A parallel kernel for arguments whose types stay those of the first calls; later ones are not asked for theirs.
 
     At each call Numba reads the types of named tuples element by element, which takes 7 microseconds. The caller
-    promises that arrays keep their dtype and lie contiguous; only memory that must not be written is still seen.
+    promises that arrays keep their dtype and lie contiguous; only memory that must not be written is still seen. To
+    find the types here takes a hundred times as long, so the second call does it: many problems come but once.
     """
     entries: list[Callable | None] = [None, None]           # of the serial and of the parallel code
+    called = [False, False]
 
     def run(*args):
         side_by_side = args[-1] > 1 and threads.may_start()
@@ -258,6 +260,9 @@ def settled(call: Any) -> Callable:
             return entry(*args)
         code = call.parallel if side_by_side else call.serial
         result = code(*args)
+        if not called[side_by_side]:
+            called[side_by_side] = True
+            return result
         kinds = tuple(map(typeof, args))
         if all(map(_is_usual, kinds)):
             entries[side_by_side] = code.overloads[kinds].entry_point

@@ -150,6 +150,14 @@ class ConvProblem:
         """A copy with changes, validated again."""
         return replace(self, **changes)
 
+    def resized(self, size: tuple[int, ...], kernel: tuple[int, ...],
+                padding: tuple[tuple[int, int], ...]) -> ConvProblem:
+        """A copy with other extents of as many axes, not validated again."""
+        copy = object.__new__(ConvProblem)
+        copy.__dict__.update(zip(_FIELDS, _fields_of(self), strict=True))
+        copy.__dict__.update(size=size, kernel=kernel, padding=padding)
+        return copy
+
     def with_threads(self, threads: int) -> ConvProblem:
         """A copy for so many threads, always the same one; it keeps what was already worked out of the extents.
 
@@ -240,4 +248,5 @@ class ConvProblem:
                 self.boundary, self.size, self.padding, self.reach, self.upsample, strict=True))
 
 
-_fields_of = attrgetter(*ConvProblem.__dataclass_fields__)
+_FIELDS = tuple(ConvProblem.__dataclass_fields__)
+_fields_of = attrgetter(*_FIELDS)

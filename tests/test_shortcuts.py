@@ -8,8 +8,9 @@ import pytest
 import scipy.signal
 
 import nconv
-from nconv import functional, shortcuts, signal
+from nconv import choice, engine, functional, shortcuts, signal
 from nconv.cpu import arrays, direct, separable
+from nconv.lowering import lower as lower_call
 from nconv.ndimage import correlation
 
 RNG = np.random.default_rng(0)
@@ -210,3 +211,57 @@ def test_large_arrays_are_not_made_to_be_shown(size, monkeypatch):
     call = signal._lower_convolve(nconv.ArraySpec((size,), "f8"), nconv.ArraySpec((3,), "f8"), method="direct")
     assert shortcuts.shortcut(call, call.route.problem, direct, arrays.allocate, None) is None or size == 1
     assert bool(made) == (size == 1)
+
+
+@pytest.mark.parametrize("function", ["convolve", "correlate"])
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_small_call_of_a_new_shape_is_not_lowered(function, mode, dtype, monkeypatch):
+    for shape1, shape2 in [((50,), (7,)), ((7,), (50,)), ((1,), (1,)), ((40,), (40,)), ((2, 30), (1, 6)),
+                           ((9, 11), (3, 4)), ((3, 4), (9, 11)), ((4, 5, 6), (2, 3, 3))]:
+        in1, in2 = (RNG.standard_normal(shape).astype(dtype) for shape in (shape1, shape2))
+        lower = getattr(signal, f"_lower_{function}")
+        expected = engine.execute(lower(in1, in2, mode, may_swap=True))
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, f"_lower_{function}", lambda *_, **__: pytest.fail("it was lowered"))
+            result = getattr(nconv, function)(in1, in2, mode)
+        assert result.dtype == expected.dtype
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_allclose(result, getattr(scipy.signal, function)(in1, in2, mode), atol=1e-4)
+
+
+def lowered(monkeypatch, *arrays, **options):
+    """Whether a convolution was lowered, with a look at its result."""
+    calls, lower = [], signal._lower_convolve
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "_lower_convolve", lambda *a, **o: calls.append(a) or lower(*a, **o))
+        result = nconv.convolve(*arrays, **options)
+    np.testing.assert_allclose(result, np.convolve(*arrays), rtol=1e-6)
+    return bool(calls)
+
+
+def test_what_is_not_surely_small_is_lowered(monkeypatch):
+    assert not lowered(monkeypatch, X, H)
+    shortcuts.forget()
+    assert lowered(monkeypatch, X[::2], H)
+    assert lowered(monkeypatch, X.astype(">f8"), H.astype(">f8"))
+    assert lowered(monkeypatch, X.astype("f4"), H)
+    assert lowered(monkeypatch, X + 1j, H + 1j)
+    assert lowered(monkeypatch, X.tolist(), H)
+    assert lowered(monkeypatch, X, H, out=np.empty(56))
+    assert lowered(monkeypatch, X, H, axes=0)
+    assert lowered(monkeypatch, X, H, method="direct")
+    assert lowered(monkeypatch, np.tile(X, 2000), np.tile(H, 100))
+    assert lowered(monkeypatch, X, np.append(H, np.nan))
+    nconv.set_workspace_limit(1 << 20)
+    try:
+        assert lowered(monkeypatch, X, H)
+    finally:
+        nconv.set_workspace_limit(None)
+
+
+def test_what_was_measured_is_chosen_for_a_new_shape_too(monkeypatch):
+    problem = lower_call(nconv.convolve, X, H).route.problem
+    monkeypatch.setattr("nconv.wisdom.recall", lambda asked, _: {"direct": 1e-9} if asked == problem else {})
+    assert choice.surely_best(problem) is None
+    assert choice.surely_best(problem.resized((51,), (7,), problem.padding)).NAME == "small"

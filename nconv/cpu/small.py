@@ -11,7 +11,7 @@ instructions, a mirrored signal gives the mirrored result to the last bit, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, reduce
 from math import lcm
 from typing import NamedTuple
@@ -172,10 +172,9 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     extents = _extents(p)
     length = _length(p)
     runs, offsets = _padded_input(p, x[2:])
-    taps = _sums(np.arange(n) * step for n, step in zip((p.C, *p.kernel), weight[2:], strict=True))
+    taps = _places((p.C, *p.kernel), weight[2:])
     between = [product(extents.positions[a + 1:]) for a in range(p.rank)]
-    rows = np.array([_sums(np.arange(n) * step for n, step in zip((*p.out[:-1], 1), steps, strict=True))
-                     for steps in (between, out[3:])])
+    rows = np.array([_places((*p.out[:-1], 1), steps) for steps in (between, out[3:])])
     counts = [p.N, p.groups, p.K, _shape(p)[0], length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1],
               out[0], out[1], out[2], _mirrored(p), extents.elements, x[-1] * p.stride[-1], x[0], _run(p),
               length - extents.length]
@@ -189,6 +188,10 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
     positions = _extents(p).positions
     used = [sorted({r * d % s for r in range(min(k, s))})
             for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
+    if used == [[0]] and p.C == 1:                      # a line, in a third of the time
+        (runs,) = _last_runs(p, used[0])
+        runs[1] = np.where(runs[1] == FILL, _NOWHERE, runs[1] * strides[-1])
+        return runs, np.arange(p.taps) * p.dilation[0]
     shape = p.C, *map(len, used), *positions
     places = [product(shape[a + 1:]) for a in range(len(shape))]
     by_phase, by_position = places[1:1 + p.rank], places[1 + p.rank:]
@@ -223,6 +226,12 @@ def _sums(vectors: Iterable[np.ndarray]) -> np.ndarray:
     return reduce(np.add.outer, vectors).ravel()
 
 
+def _places(shape: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """Where the elements of an array lie whose axes have these steps, flat."""
+    steps = [np.arange(n) * step for n, step in zip(shape, steps, strict=True) if n > 1]
+    return _sums(steps or [np.zeros(1, np.int64)])
+
+
 def _indices(problem: ConvProblem, axis: int, phases: list[int]) -> np.ndarray:
     """The input's index under each position of an axis' phases, (phases, positions)."""
     p, n, step = problem, _extents(problem).positions[axis], problem.stride[axis]
@@ -232,7 +241,7 @@ def _indices(problem: ConvProblem, axis: int, phases: list[int]) -> np.ndarray:
     return index.reshape(-1, n)
 
 
-def _last_runs(problem: ConvProblem, phases: list[int]) -> list[tuple[np.ndarray, ...]]:
+def _last_runs(problem: ConvProblem, phases: list[int]) -> list[np.ndarray]:
     """`_runs` of each phase of the last axis."""
     p = problem
     if p.boundary[-1] != "constant" or p.upsample[-1] > 1 or p.stride[-1] > 1:
@@ -241,17 +250,17 @@ def _last_runs(problem: ConvProblem, phases: list[int]) -> list[tuple[np.ndarray
     begin = min(max(low, 0), count)
     end = min(max(low + p.size[-1], begin), count)
     runs = [(0, FILL, begin), (begin, begin - low, end - begin), (end, FILL, count - end)]
-    return [tuple(np.array([run for run in runs if run[2] > 0], np.int64).reshape(-1, 3).T)]
+    return [np.array([run for run in runs if run[2] > 0], np.int64).reshape(-1, 3).T.copy()]
 
 
-def _runs(indices: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _runs(indices: np.ndarray, apart: int) -> np.ndarray:
     """Indices as runs that lie `apart`, or are all FILL: beginnings, first indices, lengths."""
     before, after = indices[:-1], indices[1:]
     outside = after == FILL
     follows = (after - before == apart) & (before != FILL) & ~outside | (before == FILL) & outside
     bounds = [0, *(np.flatnonzero(~follows) + 1).tolist(), indices.size]
     begins, ends = np.array(bounds[:-1]), np.array(bounds[1:])
-    return begins, indices[begins], ends - begins
+    return np.array([begins, indices[begins], ends - begins])
 
 
 def shortcut(problem: ConvProblem, x: tuple[np.ndarray, np.ndarray], weight: tuple[np.ndarray, np.ndarray],
