@@ -101,8 +101,8 @@ _WORK = {
     "im2col.gathered": 2e-11, "im2col.positions": 4.19e-09, "im2col.panels": 3.23e-11, "im2col.packed": 1.75e-10,
     "winograd.products": 2.9, "winograd.loaded": 7.23e-11, "winograd.tiles": 1.26e-07, "winograd.gathered": 2.46e-10,
     "winograd.rows": 1.42e-09, "winograd.transformed": 4.21e-11, "winograd.weights": 1.6e-10,
-    "fft.points": 4.17, "fft.blocks": 5.93e-08, "fft.rows": 2.01e-08, "fft.products": 0.277, "fft.kernels": 3.93,
-    "fft.weights": 1.65e-08,
+    "fft.points": 4.73, "fft.blocks": 2.8e-07, "fft.rows": 4.31e-08, "fft.products": 1.0, "fft.kernels": 3.45,
+    "fft.weights": 2.1e-08,
     "separable.products": 3.7, "separable.gathered": 1.42e-10,
 }
 """What one piece of an algorithm's work takes, as its `counts` names it.

@@ -2,7 +2,8 @@
 
 ``python -m nconv.bench.regret --seed 0 --count 200`` draws signals, images and volumes, some with windows that are
 outer products, and layers with channels, groups, strides and dilation, in float32 and float64; times every method that
-supports the problem, in turn; prints the table and writes the page. A regret of 1 is a perfect choice. On the one- and
+supports the problem, in turn, half of the calls with a new kernel and half with that of the call before, of which some
+methods keep what they prepared; prints the table and writes the page. A regret of 1 is a perfect choice. On one- and
 two-dimensional signals the same is asked of `scipy.signal.choose_conv_method` between SciPy's own two methods.
 
 With ``--json`` the times are kept, and a later call goes on where ``--seconds`` ended this one. Times are the kernels',
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ..problem import ConvProblem
 from .measure import environment, geometric_mean, median_seconds
 
 _MOST_MACS = 3e8               # multiplications: what takes longer, the direct methods need not be timed for
-_BUDGET = 0.15                 # seconds for each method of one problem
+_BUDGET = 0.08                 # seconds for each method of one problem, with a new kernel and again with the known one
 _OUTER = 0.25                  # share of images and volumes whose window is an outer product
 _FAMILIES = ("signal", "image", "volume", "layer1d", "layer", "layer3d")
 
@@ -94,23 +95,26 @@ def measure(drawn: dict[str, Any], rounds: int | None = None) -> dict[str, Any]:
         weight = reduce(np.multiply.outer, map(rng.standard_normal, drawn["weight"]))
     x, weight = (array.astype(drawn["dtype"]) for array in (x, weight))
 
-    def run(method):
-        fft.kept.clear()                                # each call as if with a new kernel
-        factors.kept_factors.cache_clear()
+    def run(method, anew):
+        if anew:                                        # as if with another kernel than the call before
+            fft.kept.clear()
+            factors.kept_factors.cache_clear()
         return function(x, weight, method=method, **options)
 
     names = [c.name for c in choice.decide(described(drawn)).candidates if not c.refused]
-    runs = [lambda name=name: run(name) for name in names]
+    runs = [partial(run, name, anew) for name in names for anew in (True, False)]
     rivals: list[str] = []
     if drawn["family"] in ("signal", "image"):
         import scipy.signal
 
         rivals = ["direct", "fft"]
-        runs += [lambda name=name: scipy.signal.convolve(x, weight, method=name, **options) for name in rivals]
+        runs += [partial(scipy.signal.convolve, x, weight, method=name, **options) for name in rivals]
     seconds = median_seconds(*runs, rounds=rounds, budget=_BUDGET)
-    record = drawn | {"threads": threads.get_num_threads(), "seconds": dict(zip(names, seconds, strict=False))}
+    halves = zip(seconds[0:2 * len(names):2], seconds[1:2 * len(names):2], strict=True)
+    record = drawn | {"threads": threads.get_num_threads(),
+                      "seconds": dict(zip(names, (sum(pair) / 2 for pair in halves), strict=True))}
     if rivals:
-        theirs = dict(zip(rivals, seconds[len(names):], strict=True))
+        theirs = dict(zip(rivals, seconds[2 * len(names):], strict=True))
         chosen = scipy.signal.choose_conv_method(x, weight, options["mode"])
         record |= {"scipy": theirs, "scipy_regret": theirs[chosen] / min(theirs.values())}
     return record

@@ -36,7 +36,8 @@ REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (
 _LARGEST = 1 << 24             # points of one block
 _KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the same kernel
 _ENTRY_BYTES = 2048            # of one of them beside its numbers: the problem, the arrays' heads
-CALLS = 2.7                    # that a call with its transforms of kernels is worth
+CALLS = 1.4                    # that a call is worth, with the look for what was kept
+_NEW = 0.5                     # share of calls, as the choice supposes, of whose kernels nothing was kept
 # For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
 _AXIS_LEVELS = 7               # passes of another axis, as they are usual
@@ -64,7 +65,7 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
     # However the blocks are cut, together they hold the outputs and what the window reaches beyond them.
     extents = [n + max(w, 1) - 1 for n, w in zip(_dense(p), map(span, p.kernel, p.dilation), strict=True)]
     samples = p.N * p.groups * product(extents) / _halves(p) * (p.C + p.K)
-    windows = 0 if p.reused else p.groups * p.K * p.C * points
+    windows = _transformed(p) * p.groups * p.K * p.C * points
     per_point = 5 * log2(points) / machine.flops(p.engine)
     counted = {"call": p.calls(CALLS), "fft.points": samples * per_point, "fft.kernels": windows * per_point}
     return machine.seconds(counted), _error(points)
@@ -83,14 +84,23 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     peak = machine.flops(p.engine)
     one = 5 * points * log2(points) / peak
     blocks_rows = 0 if p.rank == 1 else points // choice.shape[-1] * _halves(p)
-    windows = 0 if p.reused else p.groups * p.K * p.C
+    windows = _transformed(p) * p.groups * p.K * p.C
     spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
     streamed = machine.streamed(product(p.out_shape) * p.engine.itemsize) + choice.items * machine.streamed(spectra)
+    moved = choice.items * channels / threads                          # blocks of one channel in or out
     return {"call": p.calls(CALLS), "start": threads > 1,
-            "fft.points": choice.items * channels * one / threads,
-            "fft.blocks": choice.items / threads, "fft.rows": choice.items * channels * blocks_rows / threads,
+            "fft.points": moved * one, "fft.blocks": moved, "fft.rows": moved * blocks_rows,
             "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads, "fft.kernels": windows * one,
-            "fft.weights": product(p.weight_shape), "byte": streamed / threads}
+            "fft.weights": _transformed(p) * product(p.weight_shape), "byte": streamed / threads}
+
+
+def _transformed(problem: ConvProblem) -> float:
+    """Share of calls that transform their kernels."""
+    p = problem
+    if p.reused:
+        return 0.0
+    kept = p.groups * p.K * p.C * product(_least_shape(p)) * p.engine.itemsize <= _KEPT_BYTES
+    return _NEW if kept else 1.0
 
 
 def workspace(problem: ConvProblem, machine) -> int:
