@@ -36,6 +36,8 @@ def _variants(base):
     yield "stride", {**base, "stride": (2, 3, 2, 2)[:rank], "padding": roomy}
     yield "dilation", {**base, "dilation": (2, 1, 2, 2)[-rank:], "padding": tuple(
         (low + k, high + k) for (low, high), k in zip(base["padding"], base["kernel"], strict=True))}
+    yield "spread", {**base, "stride": (2,) * rank, "dilation": (2,) * rank, "padding": tuple(
+        (low + k, high + k) for (low, high), k in zip(base["padding"], base["kernel"], strict=True))}
     yield "asymmetric", {**base, "padding": tuple((a + 1, b + 2) for a, b in base["padding"])}
     yield "grouped", {**base, "groups": 3}
     yield "depthwise", {**base, "groups": 4, "C": 1, "K": 1}

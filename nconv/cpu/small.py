@@ -188,7 +188,7 @@ def _padded_input(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.nd
     positions = _extents(p).positions
     used = [sorted({r * d % s for r in range(min(k, s))})
             for k, d, s in zip(p.kernel, p.dilation, p.stride, strict=True)]
-    if used == [[0]] and p.C == 1:                      # a line, in a third of the time
+    if p.rank == p.C == p.stride[0] == 1:               # a line, in a third of the time
         (runs,) = _last_runs(p, used[0])
         runs[1] = np.where(runs[1] == FILL, _NOWHERE, runs[1] * strides[-1])
         return runs, np.arange(p.taps) * p.dilation[0]
@@ -228,8 +228,7 @@ def _sums(vectors: Iterable[np.ndarray]) -> np.ndarray:
 
 def _places(shape: Sequence[int], steps: Sequence[int]) -> np.ndarray:
     """Where the elements of an array lie whose axes have these steps, flat."""
-    steps = [np.arange(n) * step for n, step in zip(shape, steps, strict=True) if n > 1]
-    return _sums(steps or [np.zeros(1, np.int64)])
+    return _sums([np.arange(n) * step for n, step in zip(shape, steps, strict=True) if n > 1] or [np.zeros(1, int)])
 
 
 def _indices(problem: ConvProblem, axis: int, phases: list[int]) -> np.ndarray:
