@@ -91,16 +91,22 @@ def surely_best(problem: ConvProblem) -> ModuleType | None:
     """
     num_threads, workspace_limit, _ = conditions()
     known = machine(problem.device)
-    first, others = registry.algorithms(problem.device)[0], _other_calls(problem.device)
-    if first.why_not(problem) or first.cost(problem, known) > known.call * problem.calls(others):
+    first, second = _shortest_calls(problem.device)
+    if first.why_not(problem) or first.cost(problem, known) > known.call * problem.calls(_calls(second)):
         return None
     return None if workspace_limit is not None or wisdom.recall(problem, num_threads) else first
 
 
 @cache
-def _other_calls(device: str) -> float:
-    """The shortest call of all algorithms but the first, in calls that prepare a weight."""
-    return min(getattr(algorithm, "CALLS", 1.0) for algorithm in registry.algorithms(device)[1:])
+def _shortest_calls(device: str) -> tuple[ModuleType, ModuleType]:
+    """The two algorithms whose calls take least beside their work."""
+    first, second, *_ = sorted(registry.algorithms(device), key=_calls)
+    return first, second
+
+
+def _calls(algorithm: ModuleType) -> float:
+    """What a call takes beside its work, in calls that prepare a small weight."""
+    return getattr(algorithm, "CALLS", 1.0)
 
 
 class _Score(NamedTuple):
@@ -196,7 +202,7 @@ class _Scores:
 
     def _call_of(self, algorithm: ModuleType) -> float:
         """What a call of an algorithm takes beside its work."""
-        return self._call * self._serial[0].calls(getattr(algorithm, "CALLS", 1.0))
+        return self._call * self._serial[0].calls(_calls(algorithm))
 
     def _over_limit(self, workspace: int, error: float) -> str:
         workspace_limit, error_limit = self._limits

@@ -42,7 +42,7 @@ def answer(arrays: tuple, options: tuple, out: Any, lower: Callable[[], Call],
     result = shortcut(*arrays, out=out) if shortcut is not None else at_once()
     if result is not None:
         if shortcut is None:
-            shortcuts.leave(key, options, None)
+            shortcuts.leave(key, options, lambda: None)
         return result
     call = lower()
     result = (run or execute)(call)

@@ -89,8 +89,8 @@ class _Cache(FunctionCache):
         try:
             # A kernel that is loaded while a caller of it is compiled still is a kernel, with an entry for Python.
             with _libraries(target_context.codegen(), JITCodeLibrary):
-                # Numba would first read all that it can compile, SciPy's linear algebra included, half of the time
-                # that a first call takes; finished code needs only its allocator.
+                # Numba would first read all that it can compile, SciPy's linear algebra included, a third of the
+                # time that a first call takes; finished code needs only its allocator.
                 rtsys.initialize(target_context)
                 with self._guard_against_spurious_io_errors():
                     return self._load_overload(sig, target_context)

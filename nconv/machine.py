@@ -108,7 +108,7 @@ _WORK = {
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
 Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
-nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512.
+nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least squares over such times.
 """
 # With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
 _WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,

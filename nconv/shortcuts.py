@@ -57,15 +57,15 @@ def find(key: tuple | None) -> Shortcut | None:
     return None if key is None else _known.get(key)
 
 
-def leave(key: tuple | None, options: tuple, make: Callable[[], Shortcut | None] | None) -> None:
-    """Keep what `make` gives under a signature that was seen once; under one that was not, it may be None."""
+def leave(key: tuple | None, options: tuple, make: Callable[[], Shortcut | None]) -> None:
+    """Keep what `make` gives under a signature that was seen once; it is not asked under one that was not."""
     if key is None or not _is_plain(options):
         return
     if key not in _known:
         if len(_known) >= _MOST:
             _known.clear()
         _known[key] = _seen
-    elif _known[key] is _seen and make is not None:
+    elif _known[key] is _seen:
         _known[key] = make()
 
 

@@ -35,6 +35,12 @@ def _range(mode: str, n1: int, n2: int) -> tuple[int, int]:
     return RANGES[mode](n1, n2)
 
 
+def _padding(sizes: Sequence[int], taps: Sequence[int], ranges: Sequence[tuple[int, int]]) -> tuple:
+    """(low, high) of each axis, with which the engine's outputs are those positions of the full convolution."""
+    return tuple((k - 1 - start, start + length - n)
+                 for n, k, (start, length) in zip(sizes, taps, ranges, strict=True))
+
+
 def _reversed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array[tuple(slice(None, None, -1 if a in axes else 1) for a in range(array.ndim))]
 
@@ -65,8 +71,7 @@ def _route(shape1: tuple, dtype1: np.dtype, shape2: tuple, dtype2: np.dtype, mod
     taps = [w_shape[a] for a in axes] or [1]
 
     dtype = np.result_type(dtype1, dtype2)
-    padding = tuple((k - 1 - start, start + length - n)
-                    for n, k, (start, length) in zip(sizes, taps, ranges, strict=True))
+    padding = _padding(sizes, taps, ranges)
     reaches_out = boundary == "constant" and fill == 0 and any(max(pair) > 0 for pair in padding)
 
     groups = [a for a in batch if x_shape[a] == w_shape[a] != 1]
@@ -230,9 +235,7 @@ def _at_once(in1: Any, in2: Any, mode: str, correlate: bool, method: str, *optio
     if any(map(gt, weight.shape, x.shape)):
         return None
     ranges = [_range(mode, n1, n2) for n1, n2 in zip(in1.shape, in2.shape, strict=True)]
-    problem = _plain(x.ndim, dtype).resized(x.shape, weight.shape, tuple(
-        (k - 1 - start, start + length - n)
-        for n, k, (start, length) in zip(x.shape, weight.shape, ranges, strict=True)))
+    problem = _plain(x.ndim, dtype).resized(x.shape, weight.shape, _padding(x.shape, weight.shape, ranges))
     algorithm = choice.surely_best(problem)
     if algorithm is None:
         return None

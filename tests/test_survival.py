@@ -95,7 +95,7 @@ def test_a_damaged_cache(tmp_path):
 
 @pytest.mark.parametrize("method", ["direct", "im2col", "separable", "small", "fft", "winograd"])
 def test_kernels_from_the_cache_need_no_compiler(cache, method):
-    """Half of a warm first call was Numba reading what it can compile, SciPy's linear algebra among it."""
+    """A third of a warm first call was Numba reading what it can compile, SciPy's linear algebra among it."""
     body = f"""
         maps, layer = x[:14_400].reshape(1, 16, 30, 30), np.ones((16, 16, 3, 3))
         if {method!r} in ("im2col", "winograd"):

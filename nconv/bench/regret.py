@@ -169,7 +169,8 @@ def write_rst(path: str, command: str, records: list[dict], picture: str | None)
     title = "Regret: how right the choice is"
     lines = [title, "=" * len(title), "", f"``{command}``", "",
              ", ".join(f"{name} {value}" for name, value in environment().items()) + ".", "",
-             "Time of the method that 'auto' takes over that of the best method, on problems drawn at random.", "",
+             "Time of the method that 'auto' takes over that of the best method, on problems drawn at random. Half "
+             "of the calls bring a new kernel, half that of the call before.", "",
              ".. list-table::", "   :header-rows: 1", "", "   * - problems", "     - number", "     - geometric mean",
              "     - within 10 %", "     - worst"]
     for name, regrets in summary(records):
