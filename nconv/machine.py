@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from . import store
+from .geometry import product
+from .problem import ConvProblem
 
 _FORMAT = 2                    # of the file: 1 had rates of other models
 
@@ -96,7 +98,8 @@ _WORK = {
     "direct.products_line": 2.01, "direct.lines_line": 7.09e-09, "direct.tiles_line": 2.18e-09,
     "direct.lines_channels": 7.48e-09, "direct.lines_filters": 4.19e-10, "direct.lines_single": 3.46e-09,
     "direct.tiles_channels": 1.18e-10, "direct.tiles_filters": 2.8e-10, "direct.tiles_single": 1.17e-08,
-    "direct.turns": 4.31e-09, "direct.rows": 2e-10, "direct.gathered": 3.58e-11, "direct.weights": 2.47e-09,
+    "direct.turns": 4.31e-09, "direct.rows": 2e-10, "direct.rows_apart": 2e-10, "direct.gathered": 3.58e-11,
+    "direct.gathered_apart": 3.58e-11, "direct.weights": 2.47e-09,
     "im2col.products": 1.75, "im2col.products_lone": 2.66, "im2col.tiles": 2.34e-09, "im2col.rows": 1.36e-09,
     "im2col.gathered": 2e-11, "im2col.positions": 4.19e-09, "im2col.panels": 3.23e-11, "im2col.packed": 1.75e-10,
     "winograd.products": 2.9, "winograd.loaded": 7.23e-11, "winograd.tiles": 1.26e-07, "winograd.gathered": 2.46e-10,
@@ -108,15 +111,35 @@ _WORK = {
 """What one piece of an algorithm's work takes, as its `counts` names it.
 
 Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
-nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least squares over such times.
+nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least squares over such times; below
+on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn problems have too few: by larger layers.
 """
-# With AVX-512: what an earlier model, which counted less beside products, found on a Zen 4 core.
-_WORK_512 = {"direct.products_channels": 1.3, "direct.products_filters": 1.7, "im2col.products": 1.1,
-             "winograd.products": 1.1, "fft.points": 2.2, "fft.kernels": 4.3}
+_WORK_512 = {
+    "small.products_one": 1.95, "small.products_many": 1.03, "small.tiles_one": 1.55e-09, "small.tiles_many": 1.14e-08,
+    "small.products_line": 1.34, "small.tiles_line": 5.89e-09, "small.elements": 1.73e-10,
+    "small.elements_apart": 3.17e-10, "small.runs": 3.01e-09, "small.weights": 3.93e-09, "small.rows": 2.23e-10,
+    "direct.products_channels": 1.08, "direct.products_filters": 1.28, "direct.products_single": 1.5,
+    "direct.products_line": 1.1, "direct.lines_line": 7.01e-09, "direct.tiles_line": 1.74e-09,
+    "direct.lines_channels": 2.24e-09, "direct.lines_filters": 4.27e-10, "direct.lines_single": 3.54e-09,
+    "direct.tiles_channels": 1.08e-10, "direct.tiles_filters": 3.08e-10, "direct.tiles_single": 3.51e-09,
+    "direct.turns": 7.18e-09, "direct.rows": 2.93e-10, "direct.rows_apart": 4.3e-09, "direct.gathered": 3.11e-11,
+    "direct.gathered_apart": 1.07e-11, "direct.weights": 2.99e-09,
+    "im2col.products": 1.28, "im2col.products_lone": 1.31, "im2col.tiles": 8.65e-09, "im2col.rows": 4.27e-09,
+    "im2col.gathered": 1.02e-11, "im2col.positions": 4.34e-09, "im2col.panels": 9.2e-11, "im2col.packed": 2.48e-10,
+    "winograd.products": 2.04, "winograd.loaded": 6.31e-11, "winograd.tiles": 3.78e-08, "winograd.gathered": 1.8e-10,
+    "winograd.rows": 2.2e-09, "winograd.transformed": 2.57e-11, "winograd.weights": 1.92e-10,
+    "fft.points": 3.98, "fft.blocks": 2.46e-07, "fft.rows": 1.86e-08, "fft.products": 2.0, "fft.kernels": 5.63,
+    "fft.weights": 2.43e-08,
+    "separable.products": 1.5, "separable.gathered": 2.5e-10,
+}
 
 
 def _work() -> dict[str, float]:
-    return _WORK | (_WORK_512 if vector_bytes() == 64 else {})
+    return _WORK_512 if vector_bytes() == 64 else _WORK
+
+
+def _call() -> float:
+    return 20.5e-6 if vector_bytes() == 64 else 35.3e-6
 
 
 @dataclass(frozen=True)
@@ -132,7 +155,7 @@ class Machine(_Rated):
     l3: int = 32 << 20             # bytes
     clock: float = 3.6e9           # Hz under vector load
     bandwidth: float = 10e9        # bytes/s through one core, out of cache
-    call: float = 35.3e-6          # seconds of a public call with the preparation of a small weight
+    call: float = field(default_factory=_call)     # seconds of a public call that prepares a small weight
     parallel_start: float = 12e-6  # seconds to start and join the threads
     work: dict[str, float] = field(default_factory=_work, hash=False)    # of one piece, by algorithm
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
@@ -152,6 +175,10 @@ class Machine(_Rated):
     def streamed(self, size: int) -> int:
         """Bytes of an array that leave the nearest caches for memory."""
         return max(size - self.l2, 0)
+
+    def moved(self, problem: ConvProblem) -> int:
+        """Bytes of input and output that do."""
+        return self.streamed((product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize)
 
     @cached_property
     def _prices(self) -> dict[str, float]:

@@ -57,7 +57,7 @@ def test_integers_are_exact_products():
         np.testing.assert_array_equal(outer(*outer_factors(window)), window)
 
 
-def test_a_plan_says_so():
+def test_a_plan_says_so(cheap_passes):
     w = outer(ROW, COLUMN)
     plan = nconv.plan(nconv.convolve, IMAGE, w, mode="same")
     assert plan.method == "separable"
@@ -65,7 +65,7 @@ def test_a_plan_says_so():
     np.testing.assert_allclose(plan(IMAGE), scipy.signal.convolve(IMAGE, w, "same", "direct"), atol=1e-11)
 
 
-def test_only_values_tell():
+def test_only_values_tell(cheap_passes):
     w = outer(ROW, COLUMN)
     assert method(IMAGE, w) == "separable"
     for other in (RNG.standard_normal(w.shape), nconv.ArraySpec(w.shape, "f8")):

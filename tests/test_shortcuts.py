@@ -170,7 +170,7 @@ def test_limits_come_before_shortcuts():
         nconv.set_workspace_limit(None)
 
 
-def test_an_outer_product_is_seen_among_windows_that_are_none(monkeypatch):
+def test_an_outer_product_is_seen_among_windows_that_are_none(monkeypatch, cheap_passes):
     image, window, taps = RNG.standard_normal((400, 500)), RNG.standard_normal((13, 13)), np.hanning(15)[1:-1]
     nconv.convolve(image, window, "same")
     nconv.convolve(image, window, "same")

@@ -20,7 +20,7 @@ from ..problem import ConvProblem
 
 _CLOSE = 0.15                  # relative errors beyond which a time counts by its distance, not by the square
 _ROUNDS = 20
-_LEAST = 0.1                   # of a rate as it is: no work is for nothing
+_LEAST = 0.3                   # of a rate as it is: what drawn problems have little of, larger ones may be made of
 _SETTLED = "byte", "start"     # whose prices stand
 _FAITH = 0.1                   # in a rate as it is, beside what one time at the best method's says
 

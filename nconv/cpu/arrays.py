@@ -79,7 +79,7 @@ def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndar
     stacked = np.empty((len(phase.blocks) * weight.shape[0], *first.shape[1:]), weight.dtype)
     _settled(stack_weights_kernel, weight.dtype)(
         _spanned(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K, problem.C,
-        stacked.reshape(-1), problem.threads if stacked.size > _WORTH_THREADS else 1)
+        stacked.reshape(-1), packing_threads(problem, stacked.size))
     return stacked
 
 
@@ -249,6 +249,11 @@ def bias_rows(problem: ConvProblem, bias: np.ndarray | None, M: int) -> np.ndarr
     return rows.reshape(-1)
 
 
+def packing_threads(problem: ConvProblem, elements: float) -> int:
+    """How many threads pack, or transform, so many elements of a weight."""
+    return problem.threads if elements > _WORTH_THREADS else 1
+
+
 def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
     """The weight as the micro-kernel reads it, [groups, blocks of M output channels, taps, M], flat and real.
 
@@ -262,8 +267,7 @@ def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
     rows = K * parts(problem)
     taps = w.size // (G * rows)
     packed = np.empty(G * ceil_div(rows, M) * taps * M, w.dtype)
-    threads = problem.threads if packed.size > _WORTH_THREADS else 1
-    pack_weight_kernel(w.reshape(-1), rows, taps, M, packed, threads)
+    pack_weight_kernel(w.reshape(-1), rows, taps, M, packed, packing_threads(problem, packed.size))
     return packed
 
 

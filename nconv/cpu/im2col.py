@@ -20,7 +20,7 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_rows, borrow, pack_panel, pack_weight, parts, real_dtype
+from .arrays import bias_rows, borrow, pack_panel, pack_weight, packing_threads, parts, real_dtype
 from .gather import flat_maps, gather_rows
 from .launch import entries
 from .micro import multiply_patches
@@ -76,8 +76,9 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
             "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads,
             "im2col.rows": lines / threads, "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
             "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
-            "im2col.panels": panels / threads if choice.packs else 0, "im2col.packed": 0 if choice.packs else panels,
-            "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
+            "im2col.panels": panels / threads if choice.packs else 0,
+            "im2col.packed": 0 if choice.packs else panels / packing_threads(p, panels / itemsize),
+            "byte": machine.moved(p) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -151,7 +152,7 @@ def _choose(problem: ConvProblem) -> _Choice:
 
     everything = (p.N, *p.out)
     tile = shrink(everything, (1e-9, *(r / s for r, s in zip(reach, p.stride, strict=True))), small)
-    tile = share_tiles(everything, tile, p.groups * blocks, p.threads)
+    tile = share_tiles(p, everything, tile, p.groups * blocks)
     images = tile[0]
     extent = extents(tile[1:])
     volume = product(extent)

@@ -13,6 +13,10 @@ TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
 
+_SHARED_LINE = 1500            # multiplications in the time that two threads lose by writing into one line of the cache
+_MOVE = 16                     # and in that of an element's way to or from a kernel
+
+
 @cache
 def register_tile(rows: int) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output channels and V vectors of positions, for `multiply_tile`.
@@ -85,21 +89,25 @@ def split_channels(items: int, blocks: int, threads: int) -> int:
     return 1 if items >= threads else min(blocks, ceil_div(threads, max(items, 1)))
 
 
-def share_tiles(extents: tuple[int, ...], tile: list[int], blocks: int, threads: int) -> list[int]:
+def share_tiles(problem: ConvProblem, extents: tuple[int, ...], tile: list[int], blocks: int) -> list[int]:
     """Even tiles, no larger than `tile`, so many that the threads get equal shares where they get but a few.
 
-    `blocks` is the number of pieces of work for each tile. An axis is cut only where its tiles are more even than the
-    shares are without.
+    `extents` are those of the output, maybe with images in front, `blocks` the pieces of work for each tile. An axis is
+    cut only where that saves more than the lines of the cache cost that a cut leaves to two threads.
     """
-    tile = list(map(even_tile, extents, tile))
+    p, tile = problem, list(map(even_tile, extents, tile))
     counts = list(map(ceil_div, extents, tile))
     pieces = blocks * product(counts)
-    if pieces % threads == 0 or product(counts) > 8 * threads:
+    if pieces % p.threads == 0 or product(counts) > 8 * p.threads:
         return tile
+    work = p.macs + _MOVE * (product(p.x_shape) + product(p.out_shape))
     for axis, (extent, count) in enumerate(zip(extents, counts, strict=True)):
-        cut = ceil_div(extent, round_up(count, threads))
+        cut = ceil_div(extent, round_up(count, p.threads))
         cuts = ceil_div(extent, cut)
-        if cuts % threads == 0 and cut * cuts / extent < round_up(pieces, threads) / pieces:
+        saved = (round_up(pieces, p.threads) / pieces - cut * cuts / extent) * work / p.threads
+        before = axis - len(extents) + p.rank               # axes of the output; images have none of these lines
+        lines = (cuts - 1) * p.N * p.groups * p.K * product(p.out[:before]) if before >= 0 else 0
+        if cuts % p.threads == 0 and saved > lines * _SHARED_LINE:
             return [*tile[:axis], cut, *tile[axis + 1:]]
     return tile
 

@@ -20,7 +20,7 @@ from ...geometry import ceil_div, product, round_up, span
 from ...jit import settled
 from ...problem import ConvProblem
 from .. import simd
-from ..arrays import bias_vector, pack_weight, parts, real_dtype
+from ..arrays import bias_vector, pack_weight, packing_threads, parts, real_dtype
 from ..gather import flat_maps
 from ..launch import entries
 from ..tiles import (
@@ -85,13 +85,15 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
         lines *= ceil_div(rows, M) * (1 if kind == "line" else ceil_div(p.taps * parts(p), TAPS_AT_ONCE))
         across = ceil_div(width, V * lanes)
     gathered = choice.gathered * (1 - _inside(p, choice)) / threads
+    apart = "" if p.stride[-1] == 1 else "_apart"
     return {"call": 1, "start": threads > 1,
             f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
             f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
             "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
-            "direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize,
-            "direct.weights": product(p.weight_shape),
-            "byte": machine.streamed(product(p.out_shape) * p.engine.itemsize) / threads}
+            f"direct.rows{apart}": gathered / choice.extents[-1],
+            f"direct.gathered{apart}": gathered * real_dtype(p).itemsize,
+            "direct.weights": product(p.weight_shape) / packing_threads(p, product(p.weight_shape)),
+            "byte": machine.moved(p) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -190,7 +192,7 @@ def _choose(problem: ConvProblem) -> _Choice:
         return pieces >= p.threads or (pieces * blocks >= p.threads and blocks >= 2 * p.threads)
 
     window = [w / s for w, s in zip(spans, p.stride, strict=True)]
-    tile = share_tiles(p.out, shrink(p.out, window, small), images * blocks, p.threads)
+    tile = share_tiles(p, p.out, shrink(p.out, window, small), images * blocks)
     extent = extents(tile)
     volume = product(extent)
     pieces = images * product(map(ceil_div, p.out, tile))

@@ -86,11 +86,12 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     blocks_rows = 0 if p.rank == 1 else points // choice.shape[-1] * _halves(p)
     windows = _transformed(p) * p.groups * p.K * p.C
     spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
-    streamed = machine.streamed(product(p.out_shape) * p.engine.itemsize) + choice.items * machine.streamed(spectra)
+    streamed = machine.moved(p) + choice.items * machine.streamed(spectra)
     moved = choice.items * channels / threads                          # blocks of one channel in or out
     return {"call": p.calls(CALLS), "start": threads > 1,
             "fft.points": moved * one, "fft.blocks": moved, "fft.rows": moved * blocks_rows,
-            "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads, "fft.kernels": windows * one,
+            "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads,
+            "fft.kernels": windows * one / min(p.threads, p.groups * p.K * p.C),
             "fft.weights": _transformed(p) * product(p.weight_shape), "byte": streamed / threads}
 
 

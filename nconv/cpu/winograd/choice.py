@@ -15,7 +15,7 @@ from ...jit import settled
 from ...machine import machine as this_machine
 from ...problem import ConvProblem
 from .. import im2col, simd
-from ..arrays import bias_rows, pack_weight, parts, real_dtype, seen
+from ..arrays import bias_rows, pack_weight, packing_threads, parts, real_dtype, seen
 from ..gather import flat_maps
 from ..tiles import channel_tile, split_channels
 from .points import matrices
@@ -191,6 +191,7 @@ def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
     k_blocks = ceil_div(choice.blocks, choice.channel_parts)
     products = 2 * share * k_blocks * choice.elements * choice.padded * choice.channels * choice.vector
     panel = choice.elements * choice.channels * choice.vector * itemsize
+    weights = problem.groups * choice.blocks * panel
     pixels = product(choice.extent[:-1]) * choice.x_row           # gathered for one position of the last axis
     axes = sum(n > 1 for n in choice.extent)
     return {"call": problem.calls(CALLS), "start": 2 * (threads > 1),
@@ -198,8 +199,8 @@ def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
             "winograd.tiles": tiles, "winograd.gathered": tiles * pixels * choice.valid[-1] * itemsize,
             "winograd.rows": share * pixels * max(choice.count / choice.grid[-1], 1),
             "winograd.transformed": tiles * choice.elements * axes * 2 * itemsize * k_blocks * choice.vector,
-            "winograd.weights": 0 if problem.reused else problem.groups * choice.blocks * panel,
-            "byte": machine.streamed(product(problem.out_shape) * problem.engine.itemsize) / threads}
+            "winograd.weights": 0 if problem.reused else weights / packing_threads(problem, weights / itemsize),
+            "byte": machine.moved(problem) / threads}
 
 
 def bytes_needed(problem: ConvProblem, family: Tiles) -> int:
@@ -233,7 +234,7 @@ def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Tiles) ->
     packed = pack_weight(problem, raw, choice.vector)
     transformed = np.empty(packed.size // product(problem.kernel) * choice.elements, real.dtype)
     winograd_weight_kernel(packed, factors.extent, factors.window, factors.matrices, factors.starts, choice.channels,
-                           choice.vector, transformed, problem.threads if transformed.size > 1 << 17 else 1)
+                           choice.vector, transformed, packing_threads(problem, transformed.size))
     return Prepared(transformed, factors.ceiling / max(largest, 1.0), raw, True)
 
 
