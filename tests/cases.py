@@ -12,6 +12,7 @@ from nconv.problem import ConvProblem
 _BASES = {
     "signal": dict(N=1, groups=1, C=1, K=1, size=(23,), kernel=(5,)),
     "long_signal": dict(N=1, groups=1, C=1, K=1, size=(601,), kernel=(37,)),
+    "long_line": dict(N=1, groups=1, C=1, K=1, size=(701,), kernel=(6,)),
     "image": dict(N=1, groups=1, C=1, K=1, size=(13, 17), kernel=(3, 4)),
     "wide_window": dict(N=1, groups=1, C=1, K=1, size=(7, 6), kernel=(9, 8), padding=((8, 8), (7, 7))),
     "volume": dict(N=1, groups=1, C=1, K=1, size=(5, 6, 7), kernel=(3, 2, 3)),

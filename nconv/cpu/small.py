@@ -177,7 +177,7 @@ def tables(problem: ConvProblem, x: tuple[int, ...], weight: tuple[int, ...], ou
     rows = np.array([_places((*p.out[:-1], 1), steps) for steps in (between, out[3:])])
     counts = [p.N, p.groups, p.K, _shape(p)[0], length, p.out[-1], out[-1], x[1], x[2] * p.C, weight[0], weight[1],
               out[0], out[1], out[2], _mirrored(p), extents.elements, x[-1] * p.stride[-1], x[0], _run(p),
-              length - extents.length]
+              length - extents.length, p.rank == p.C == 1]
     return Tables(np.array(counts, np.int64), np.full(1, p.fill, p.engine), runs, offsets, taps, rows)
 
 
@@ -361,7 +361,13 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
-    whole = M == 1 and rows.shape[1] == 1 and step == 1    # the output is one line: sums go to their place at once
+    whole = M == 1 and rows.shape[1] == 1 and step == 1    # one line of output: sums may go to their place at once
+    tile, reach = (len(_LINE) if run > 0 else _WIDE) * lanes, offsets[T - 1]
+    longest = -1                           # run of a line of one channel: what lies far from its ends is not copied
+    if counts[20] > 0 and apart == 1:
+        for r in range(runs.shape[1]):
+            if runs[1, r] != _NOWHERE and (longest < 0 or runs[2, r] > runs[2, longest]):
+                longest = r
     buffer = np.empty(elements + counts[19], x.dtype)      # the last tile reads some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
@@ -377,31 +383,42 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
                 finite = finite and np.isfinite(w)
                 panel[at + t * M] = w
         parity = _parity(panel) if mirrored and finite else 0
+        at_once = whole and parity == 0
         for n in range(N):
             base = x_0 + n * x_n + g * x_g
+            near, far, inner = 0, 0, 0                  # tiles from `near` to `far` read x itself from `inner` on
             for r in range(runs.shape[1]):
-                _fetch(buffer, runs[0, r], runs[2, r], x, base, runs[1, r], apart, fill)
+                begin, at, count = runs[0, r], runs[1, r], runs[2, r]
+                if r == longest and at_once:
+                    near = ceil_div_(begin, tile) * tile
+                    far = (begin + count - reach) // tile * tile
+                    if near < far:
+                        inner = base + at - begin
+                        _fetch(buffer, begin, near + reach - begin, x, base, at, apart, fill)
+                        begin, at, count = far, at + far - begin, begin + count - far
+                _fetch(buffer, begin, count, x, base, at, apart, fill)
             for block in range(blocks):
                 first = g * K + block * M
                 to = out_0 + n * out_n + first * out_k
-                if whole and parity == 0 and run == 0:
-                    for p in range(0, width, _WIDE * lanes):
-                        multiply_tile(out, to + p, width, M, width - p, False, bias, first, buffer, p, offsets, panel,
-                                      block * T, 0, T, (0,), (0, 0, 0, 0))
-                    continue
+                there, place, line = (out, to, width) if at_once else (sums, 0, length)
                 if parity != 0:
                     _paired_sums(sums, length, bias[first % bias.size], buffer, offsets, panel, parity)
                 elif run > 0:
-                    for p in range(0, length, len(_LINE) * lanes):
-                        filter_line(sums, p, length, bias[first % bias.size], buffer, p, offsets, run, panel, 0, _LINE)
+                    for p in range(0, line, tile):
+                        here, q = (x, inner + p) if near <= p < far else (buffer, p)
+                        filter_line(there, place + p, line - p, bias[first % bias.size], here, q, offsets, run, panel,
+                                    0, _LINE)
                 elif M == 1:
-                    for p in range(0, length, _WIDE * lanes):
-                        multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,
+                    for p in range(0, line, tile):
+                        here, q = (x, inner + p) if near <= p < far else (buffer, p)
+                        multiply_tile(there, place + p, line, M, line - p, False, bias, first, here, q, offsets, panel,
                                       block * T, 0, T, (0,), (0, 0, 0, 0))
                 else:
                     for p in range(0, length, _NARROW * lanes):
                         multiply_tile(sums, p, length, M, length, False, bias, first, buffer, p, offsets, panel,
                                       block * T * M, 0, T, (0, 0, 0, 0), (0, 0))
+                if at_once:
+                    continue
                 for i in range(min(M, K - block * M)):
                     for row in range(rows.shape[1]):
                         begin, end = i * length + rows[0, row], to + i * out_k + rows[1, row]
