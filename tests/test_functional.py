@@ -191,3 +191,16 @@ def test_a_transposed_convolution_may_have_one_output(method):
     assert y.item() == pytest.approx(30.0)
     plan = nconv.plan(nconv.conv_transpose2d, nconv.ArraySpec((1, 1, 1, 1), "f8"), weight, None, 2, 1, method=method)
     assert plan(np.ones((1, 1, 1, 1))).item() == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("output_padding", [0, 1])
+def test_rows_of_a_transposed_convolution_may_have_any_length(output_padding, dtype):
+    weight = np.array([[[1.0, 10.0, 100.0, 1000.0]]], dtype)
+    for n in range(1, 80):
+        x = np.arange(1, n + 1, dtype=dtype)
+        full = np.zeros(2 * n + 2, dtype)
+        for tap, value in enumerate(weight[0, 0]):
+            full[tap:tap + 2 * n:2] += value * x
+        y = nconv.conv_transpose1d(x[None, None], weight, stride=2, padding=1, output_padding=output_padding)
+        np.testing.assert_array_equal(y[0, 0], full[1:2 * n + 1 + output_padding])

@@ -410,10 +410,11 @@ def interleave_rows(target, to, dt, source, at, rows, ds, width):
     done = 0
     if count == 2 and dt == 1 and ds == 1:
         lanes = lanes_of(target)
-        while (done + lanes) * 2 <= width:
-            vstore_in_turn(target, to + 2 * done, vload(source, at + rows[0] + done),
-                           vload(source, at + rows[1] + done))
-            done += lanes
+        while done < width // 2 and lanes <= width // 2:
+            first = min(done, width // 2 - lanes)              # the last ones once more, if that makes a whole vector
+            vstore_in_turn(target, to + 2 * first, vload(source, at + rows[0] + first),
+                           vload(source, at + rows[1] + first))
+            done = first + lanes
     for r in range(count):
         for i in range(done, (width - r + count - 1) // count):
             target[to + (i * count + r) * dt] = source[at + rows[r] + i * ds]
