@@ -11,9 +11,10 @@ from nconv.problem import ConvProblem
 
 _BASES = {
     "signal": dict(N=1, groups=1, C=1, K=1, size=(23,), kernel=(5,)),
-    "long_signal": dict(N=1, groups=1, C=1, K=1, size=(601,), kernel=(37,)),
-    "long_line": dict(N=1, groups=1, C=1, K=1, size=(701,), kernel=(6,)),
+    "long_signal": dict(N=1, groups=1, C=1, K=1, size=(511,), kernel=(37,)),
+    "long_line": dict(N=1, groups=1, C=1, K=1, size=(703,), kernel=(6,)),
     "image": dict(N=1, groups=1, C=1, K=1, size=(13, 17), kernel=(3, 4)),
+    "wide_image": dict(N=1, groups=1, C=1, K=1, size=(9, 75), kernel=(3, 5)),
     "wide_window": dict(N=1, groups=1, C=1, K=1, size=(7, 6), kernel=(9, 8), padding=((8, 8), (7, 7))),
     "volume": dict(N=1, groups=1, C=1, K=1, size=(5, 6, 7), kernel=(3, 2, 3)),
     "four_axes": dict(N=1, groups=1, C=1, K=1, size=(3, 4, 3, 5), kernel=(2, 2, 2, 3)),
@@ -35,6 +36,7 @@ def _variants(base):
     yield "plain", base
     yield "tail", {**base, "size": tuple(n + 1 for n in base["size"])}
     yield "stride", {**base, "stride": (2, 3, 2, 2)[:rank], "padding": roomy}
+    yield "halved", {**base, "stride": (2,) * rank, "padding": tuple((a + 1, b) for a, b in base["padding"])}
     yield "dilation", {**base, "dilation": (2, 1, 2, 2)[-rank:], "padding": tuple(
         (low + k, high + k) for (low, high), k in zip(base["padding"], base["kernel"], strict=True))}
     yield "spread", {**base, "stride": (2,) * rank, "dilation": (2,) * rank, "padding": tuple(

@@ -12,7 +12,7 @@ from ..geometry import ceil_div
 from ..jit import compiled, inlined, inner_kernel
 from ..problem import ConvProblem
 from .arrays import real_dtype
-from .simd import copy_even_first, copy_first, lanes_of, splat, vload, vload_even, vload_first, vstore
+from .simd import copy_even_first, copy_first, lanes_of, splat, vload, vload_even, vload_first, vstore, vstore_parted
 
 ceil_div_ = compiled(ceil_div)
 
@@ -185,3 +185,47 @@ def gather_rows(buffer, at, targets, rows, count, x, base, sources, step, maps, 
                     again)
         elif not again:
             _fill_row(buffer, at + targets[row], count, maps.fill[part])
+
+
+@inner_kernel
+def gather_rows_parted(buffer, at, apart, targets, rows, count, x, base, sources, maps, u, again):
+    """`gather_rows` with step 1 of every other position from u on, and `apart` behind of the others; whether it could.
+
+    Each vector of the input is read once for both.
+    """
+    first0, last0 = inner_range(maps, u, 2, count)
+    first1, last1 = inner_range(maps, u + 1, 2, count)
+    lanes = lanes_of(buffer)
+    pairs = min(last0 - first0, last1 - first1)
+    if not maps.filled or pairs < lanes:
+        return False
+    place = maps.start[maps.start.size - 2] + u
+    j0, j1 = maps.index[place + 2 * first0], maps.index[place + 1 + 2 * first1]
+    fill = maps.fill[0]
+    for row in range(rows):
+        to0 = at + targets[row]
+        to1 = to0 + apart
+        if sources[row] == FILL:
+            if not again:
+                _fill_row(buffer, to0, count, fill)
+                _fill_row(buffer, to1, count, fill)
+            continue
+        if not again:
+            _fill_row(buffer, to0, first0, fill)
+            _fill_row(buffer, to0 + last0, count - last0, fill)
+            _fill_row(buffer, to1, first1, fill)
+            _fill_row(buffer, to1 + last1, count - last1, fill)
+        row0, row1 = base + sources[row] + j0, base + sources[row] + j1
+        source = min(row0, row1)                        # the neighbours of which one goes to each
+        even, odd = (to0 + first0, to1 + first1) if row0 < row1 else (to1 + first1, to0 + first0)
+        done = 0
+        while done < pairs:
+            done = min(done, pairs - lanes)             # the last ones once more, if that makes a whole vector
+            vstore_parted(buffer, even + done, odd + done, vload(x, source + 2 * done),
+                          vload(x, source + 2 * done + lanes))
+            done += lanes
+        for i in range(pairs, last0 - first0):
+            buffer[to0 + first0 + i] = x[row0 + 2 * i]
+        for i in range(pairs, last1 - first1):
+            buffer[to1 + first1 + i] = x[row1 + 2 * i]
+    return True

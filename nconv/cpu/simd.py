@@ -247,6 +247,22 @@ def vstore_in_turn(typingctx, array, index, even, odd):
 
 
 @intrinsic
+def vstore_parted(typingctx, array, even, odd, low, high):
+    """Write elements 0, 2, ... of two vectors side by side to array[even:], the others to array[odd:]."""
+    vec = vec_of(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, even, odd, low, high = args
+        for first, index in enumerate((even, odd)):
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), vec.n), [2 * i + first for i in range(vec.n)])
+            store_vector(builder, builder.shuffle_vector(low, high, lanes),
+                         address_of(context, builder, sig.args[0], array, index), vec.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, low, high), codegen
+
+
+@intrinsic
 def copy_first(typingctx, target, t, source, s, count):
     """target[t:t + count] = source[s:s + count] for less than a vector of elements."""
     vec = vec_of(target.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...boundary import FILL
 from ...geometry import ceil_div
 from ...jit import compiled, inner_kernel, stay_a_function
-from ..gather import gather_rows, gather_rows_loosely
+from ..gather import gather_rows, gather_rows_loosely, gather_rows_parted
 
 ceil_div_ = compiled(ceil_div)
 
@@ -48,7 +48,12 @@ def direct_gather_kernel(layout, buffer, at, targets, sources, rows, source, x_b
     for c in range(layout.channels):
         part = c % layout.parts
         base = x_base + c // layout.parts * source.strides[1] + part * source.strides[2]
-        for phase in range(layout.phase_start[last + 1] - layout.phase_start[last]):
+        phases = layout.phase_start[last + 1] - layout.phase_start[last]
+        if layout.stride[last] == phases == 2 and source.strides[3 + last] == 1 and gather_rows_parted(
+                buffer, at + c * layout.channel_stride, layout.phase_stride[last], targets, rows, extent, source.flat,
+                base, sources, maps, 2 * origin, again):
+            continue
+        for phase in range(phases):
             u = origin * layout.stride[last] + layout.phases[layout.phase_start[last] + phase]
             to = at + c * layout.channel_stride + phase * layout.phase_stride[last]
             step, du = source.strides[3 + last], layout.stride[last]
