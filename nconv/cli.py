@@ -320,7 +320,7 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
             f"--family {family}" for family in families]
         command = " ".join(["nconv bench", *chosen, *(f"--dtype {d}" for d in dtypes)])
         title = f"Against the rivals, {sweep} over their sizes" if sweep else "Against the rivals"
-        measure.write_rst(rst_path, title, command, records, [path for _, path in drawings])
+        measure.write_rst(rst_path, measure.titled(title), command, records, [path for _, path in drawings])
     if drawings:
         from .bench import pictures  # which need matplotlib
 

@@ -16,7 +16,7 @@ import numpy as np
 import nconv
 
 from .. import planner, threads
-from ..machine import processor
+from ..machine import processor, vector_bytes
 from .cases import Case
 from .rivals import RIVALS, Run, prepare
 
@@ -94,6 +94,11 @@ def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
 def geometric_mean(values: Iterable[float]) -> float:
     """Mean of ratios."""
     return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def titled(title: str) -> str:
+    """The title of a page of figures, of which there may be one for each kind of machine."""
+    return f"{title}, vectors of {8 * vector_bytes()} bits"
 
 
 def environment() -> dict[str, str]:

@@ -28,7 +28,7 @@ from .. import choice, factors, registry, threads
 from ..cpu import fft
 from ..lowering import lower
 from ..problem import ConvProblem
-from .measure import environment, geometric_mean, median_seconds
+from .measure import environment, geometric_mean, median_seconds, titled
 
 _MOST_MACS = 3e8               # multiplications: what takes longer, the direct methods need not be timed for
 _BUDGET = 0.08                 # seconds for each method of one problem, with a new kernel and again with the known one
@@ -166,7 +166,7 @@ def write_plot(path: str, records: list[dict]) -> None:
 
 def write_rst(path: str, command: str, records: list[dict], picture: str | None) -> None:
     """The table as a page of the documentation."""
-    title = "Regret: how right the choice is"
+    title = titled("Regret: how right the choice is")
     lines = [title, "=" * len(title), "", f"``{command}``", "",
              ", ".join(f"{name} {value}" for name, value in environment().items()) + ".", "",
              "Time of the method that 'auto' takes over that of the best method, on problems drawn at random. Half "
