@@ -357,18 +357,19 @@ def small_sums_kernel(x, weight, bias, out, counts, fill, runs, offsets, taps, r
     weight_0, weight_k = counts[9], counts[10]
     out_0, out_n, out_k = counts[11], counts[12], counts[13]
     mirrored = counts[14] > 0              # the window may be its own mirror image, up to the sign
-    elements, apart, x_0, run = counts[15], counts[16], counts[17], counts[18]
+    elements, apart, x_0, run, spare = counts[15], counts[16], counts[17], counts[18], counts[19]
+    straight = counts[20] > 0 and apart == 1               # an image's input is one line of one channel
     T = taps.size
     lanes = lanes_of(x)
     blocks = ceil_div_(K, M)
     whole = M == 1 and rows.shape[1] == 1 and step == 1    # one line of output: sums may go to their place at once
     tile, reach = (len(_LINE) if run > 0 else _WIDE) * lanes, offsets[T - 1]
-    longest = -1                           # run of a line of one channel: what lies far from its ends is not copied
-    if counts[20] > 0 and apart == 1:
+    longest = -1                                           # the run of it that is not copied but near its ends
+    if straight:
         for r in range(runs.shape[1]):
             if runs[1, r] != _NOWHERE and (longest < 0 or runs[2, r] > runs[2, longest]):
                 longest = r
-    buffer = np.empty(elements + counts[19], x.dtype)      # the last tile reads some positions too many
+    buffer = np.empty(elements + spare, x.dtype)           # the last tile reads some positions too many
     panel = np.empty(blocks * T * M, x.dtype)
     sums = np.empty(M * length, x.dtype)
     for i in range(elements, buffer.size):
