@@ -89,57 +89,53 @@ class _Rated:
         return [f.name for f in fields(self) if f.type == "dict[str, float]"]  # type: ignore[arg-type]
 
 
-_WORK = {
-    "small.products_one": 2.25, "small.products_many": 1.52, "small.tiles_one": 5.17e-09, "small.tiles_many": 5.71e-09,
-    "small.products_line": 1.78, "small.tiles_line": 3.31e-09,
-    "small.elements": 3.66e-10, "small.elements_apart": 3.42e-10, "small.runs": 1.17e-09, "small.weights": 3.35e-09,
-    "small.rows": 7.44e-10,
-    "direct.products_channels": 1.62, "direct.products_filters": 2.56, "direct.products_single": 2.25,
-    "direct.products_line": 2.01, "direct.lines_line": 7.09e-09, "direct.tiles_line": 2.18e-09,
-    "direct.lines_channels": 7.48e-09, "direct.lines_filters": 4.19e-10, "direct.lines_single": 3.46e-09,
-    "direct.tiles_channels": 1.18e-10, "direct.tiles_filters": 2.8e-10, "direct.tiles_single": 1.17e-08,
-    "direct.turns": 4.31e-09, "direct.rows": 2e-10, "direct.rows_apart": 2e-10, "direct.gathered": 3.58e-11,
-    "direct.gathered_apart": 3.58e-11, "direct.weights": 2.47e-09,
-    "im2col.products": 1.75, "im2col.products_lone": 2.66, "im2col.tiles": 2.34e-09, "im2col.rows": 1.36e-09,
-    "im2col.gathered": 2e-11, "im2col.positions": 4.19e-09, "im2col.panels": 3.23e-11, "im2col.packed": 1.75e-10,
-    "winograd.products": 2.9, "winograd.loaded": 7.23e-11, "winograd.tiles": 1.26e-07, "winograd.gathered": 2.46e-10,
-    "winograd.rows": 1.42e-09, "winograd.transformed": 4.21e-11, "winograd.weights": 1.6e-10,
-    "fft.points": 4.73, "fft.blocks": 2.8e-07, "fft.rows": 4.31e-08, "fft.products": 1.0, "fft.kernels": 3.45,
-    "fft.weights": 2.1e-08,
-    "separable.products": 3.7, "separable.gathered": 1.42e-10,
+_RATES = {
+    "call": (35.3e-6, 20.5e-6),
+    "small.products_one": (2.25, 1.95), "small.products_many": (1.52, 1.03), "small.tiles_one": (5.17e-9, 1.55e-9),
+    "small.tiles_many": (5.71e-9, 1.14e-8), "small.products_line": (1.78, 1.34),
+    "small.tiles_line": (3.31e-9, 5.89e-9), "small.elements": (3.66e-10, 1.73e-10),
+    "small.elements_apart": (3.42e-10, 3.17e-10), "small.runs": (1.17e-9, 3.01e-9),
+    "small.weights": (3.35e-9, 3.93e-9), "small.rows": (7.44e-10, 2.23e-10),
+    "direct.products_channels": (1.62, 1.08), "direct.products_filters": (2.56, 1.28),
+    "direct.products_single": (2.25, 1.5), "direct.products_line": (2.01, 1.1),
+    "direct.lines_line": (7.09e-9, 7.01e-9), "direct.tiles_line": (2.18e-9, 1.74e-9),
+    "direct.lines_channels": (7.48e-9, 2.24e-9), "direct.lines_filters": (4.19e-10, 4.27e-10),
+    "direct.lines_single": (3.46e-9, 3.54e-9), "direct.tiles_channels": (1.18e-10, 1.08e-10),
+    "direct.tiles_filters": (2.8e-10, 3.08e-10), "direct.tiles_single": (1.17e-8, 3.51e-9),
+    "direct.turns": (4.31e-9, 7.18e-9), "direct.rows": (2e-10, 2.93e-10), "direct.rows_apart": (2e-10, 4.3e-9),
+    "direct.gathered": (3.58e-11, 3.11e-11), "direct.gathered_apart": (3.58e-11, 1.07e-11),
+    "direct.weights": (2.47e-9, 2.99e-9),
+    "im2col.products": (1.75, 1.28), "im2col.products_lone": (2.66, 1.31), "im2col.tiles": (2.34e-9, 8.65e-9),
+    "im2col.rows": (1.36e-9, 4.27e-9), "im2col.gathered": (2e-11, 1.02e-11), "im2col.positions": (4.19e-9, 4.34e-9),
+    "im2col.panels": (3.23e-11, 9.2e-11), "im2col.packed": (1.75e-10, 2.48e-10),
+    "winograd.products": (2.9, 2.04), "winograd.loaded": (7.23e-11, 6.31e-11), "winograd.tiles": (1.26e-7, 3.78e-8),
+    "winograd.gathered": (2.46e-10, 1.8e-10), "winograd.rows": (1.42e-9, 2.2e-9),
+    "winograd.transformed": (4.21e-11, 2.57e-11), "winograd.weights": (1.6e-10, 1.92e-10),
+    "fft.points": (4.73, 3.98), "fft.blocks": (2.8e-7, 2.46e-7), "fft.rows": (4.31e-8, 1.86e-8),
+    "fft.products": (1.0, 2.0), "fft.kernels": (3.45, 5.63), "fft.weights": (2.1e-8, 2.43e-8),
+    "separable.products": (3.7, 1.5), "separable.gathered": (1.42e-10, 2.5e-10),
 }
-"""What one piece of an algorithm's work takes, as its `counts` names it.
+"""What a public call takes that prepares a small weight, and one piece of an algorithm's work as its `counts` names it.
 
-Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at the peak. Found by ``python -m
-nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least squares over such times; below
-on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn problems have too few: by larger layers.
+Of processors without AVX-512 and with it. Seconds; but of `products`, `points` and `kernels` the algorithms count the
+seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft`
+by least squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn
+problems have too few: by larger layers.
 """
-_WORK_512 = {
-    "small.products_one": 1.95, "small.products_many": 1.03, "small.tiles_one": 1.55e-09, "small.tiles_many": 1.14e-08,
-    "small.products_line": 1.34, "small.tiles_line": 5.89e-09, "small.elements": 1.73e-10,
-    "small.elements_apart": 3.17e-10, "small.runs": 3.01e-09, "small.weights": 3.93e-09, "small.rows": 2.23e-10,
-    "direct.products_channels": 1.08, "direct.products_filters": 1.28, "direct.products_single": 1.5,
-    "direct.products_line": 1.1, "direct.lines_line": 7.01e-09, "direct.tiles_line": 1.74e-09,
-    "direct.lines_channels": 2.24e-09, "direct.lines_filters": 4.27e-10, "direct.lines_single": 3.54e-09,
-    "direct.tiles_channels": 1.08e-10, "direct.tiles_filters": 3.08e-10, "direct.tiles_single": 3.51e-09,
-    "direct.turns": 7.18e-09, "direct.rows": 2.93e-10, "direct.rows_apart": 4.3e-09, "direct.gathered": 3.11e-11,
-    "direct.gathered_apart": 1.07e-11, "direct.weights": 2.99e-09,
-    "im2col.products": 1.28, "im2col.products_lone": 1.31, "im2col.tiles": 8.65e-09, "im2col.rows": 4.27e-09,
-    "im2col.gathered": 1.02e-11, "im2col.positions": 4.34e-09, "im2col.panels": 9.2e-11, "im2col.packed": 2.48e-10,
-    "winograd.products": 2.04, "winograd.loaded": 6.31e-11, "winograd.tiles": 3.78e-08, "winograd.gathered": 1.8e-10,
-    "winograd.rows": 2.2e-09, "winograd.transformed": 2.57e-11, "winograd.weights": 1.92e-10,
-    "fft.points": 3.98, "fft.blocks": 2.46e-07, "fft.rows": 1.86e-08, "fft.products": 2.0, "fft.kernels": 5.63,
-    "fft.weights": 2.43e-08,
-    "separable.products": 1.5, "separable.gathered": 2.5e-10,
-}
 
 
-def _work() -> dict[str, float]:
-    return _WORK_512 if vector_bytes() == 64 else _WORK
+def _rates() -> dict[str, float]:
+    """Those of this machine's kind."""
+    kind = vector_bytes() == 64
+    return {name: rates[kind] for name, rates in _RATES.items()}
 
 
 def _call() -> float:
-    return 20.5e-6 if vector_bytes() == 64 else 35.3e-6
+    return _rates()["call"]
+
+
+def _work() -> dict[str, float]:
+    return {name: rate for name, rate in _rates().items() if name != "call"}
 
 
 @dataclass(frozen=True)
@@ -176,8 +172,8 @@ class Machine(_Rated):
         """Bytes of an array that leave the nearest caches for memory."""
         return max(size - self.l2, 0)
 
-    def moved(self, problem: ConvProblem) -> int:
-        """Bytes of input and output that do."""
+    def traffic(self, problem: ConvProblem) -> int:
+        """Bytes of a problem's input and output that come from memory or go there."""
         return self.streamed((product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize)
 
     @cached_property

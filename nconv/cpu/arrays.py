@@ -406,15 +406,14 @@ def place_blocks_kernel(y, target, rows, extents, K, width, threads):
 @inner_kernel
 def interleave_rows(target, to, dt, source, at, rows, ds, width):
     """target[to + i dt], i < width, takes turns between the `rows` of the source, each from its beginning on."""
-    count = rows.size
-    done = 0
-    if count == 2 and dt == 1 and ds == 1:
-        lanes = lanes_of(target)
-        while done < width // 2 and lanes <= width // 2:
-            first = min(done, width // 2 - lanes)              # the last ones once more, if that makes a whole vector
-            vstore_in_turn(target, to + 2 * first, vload(source, at + rows[0] + first),
-                           vload(source, at + rows[1] + first))
-            done = first + lanes
+    count, pairs, done = rows.size, width // 2, 0
+    lanes = lanes_of(target)
+    if count == 2 and dt == 1 and ds == 1 and pairs >= lanes:
+        while done < pairs:
+            done = min(done, pairs - lanes)             # the last ones once more, if that makes a whole vector
+            vstore_in_turn(target, to + 2 * done, vload(source, at + rows[0] + done),
+                           vload(source, at + rows[1] + done))
+            done += lanes
     for r in range(count):
         for i in range(done, (width - r + count - 1) // count):
             target[to + (i * count + r) * dt] = source[at + rows[r] + i * ds]

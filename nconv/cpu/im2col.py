@@ -78,7 +78,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
             "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
             "im2col.panels": panels / threads if choice.packs else 0,
             "im2col.packed": 0 if choice.packs else panels / packing_threads(p, panels / itemsize),
-            "byte": machine.moved(p) / threads}
+            "byte": machine.traffic(p) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

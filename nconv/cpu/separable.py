@@ -61,7 +61,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     return {"call": problem.calls(CALLS), "start": threads > 1,
             "separable.products": 2 * choice.macs * parts(problem) ** 2 / machine.flops(problem.engine) / threads,
             "separable.gathered": choice.gathered * problem.engine.itemsize / threads,
-            "byte": machine.moved(problem) / threads}
+            "byte": machine.traffic(problem) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

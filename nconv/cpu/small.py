@@ -80,7 +80,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
             "small.rows": images * problem.K * problem.positions / problem.out[-1],
             f"small.products_{kind}": 2 * tiles * rows * tile * extents.taps / machine.flops(problem.engine),
             f"small.tiles_{kind}": tiles,
-            "byte": machine.moved(problem)}
+            "byte": machine.traffic(problem)}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

@@ -12,9 +12,9 @@ from ..problem import ConvProblem
 TAPS_AT_ONCE = 512
 """Taps summed in registers before the sums return to memory: bounds the weight panel in cache."""
 
-
-_SHARED_LINE = 1500            # multiplications in the time that two threads lose by writing into one line of the cache
-_MOVE = 16                     # and in that of an element's way to or from a kernel
+# In multiplications; set by layers that were measured with and without the cut.
+_SHARED_LINE = 1500            # what two threads lose by writing into one line of the cache
+_MOVE = 16                     # an element's way to a kernel, or from it
 
 
 @cache

@@ -85,15 +85,15 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
         lines *= ceil_div(rows, M) * (1 if kind == "line" else ceil_div(p.taps * parts(p), TAPS_AT_ONCE))
         across = ceil_div(width, V * lanes)
     gathered = choice.gathered * (1 - _inside(p, choice)) / threads
-    apart = "" if p.stride[-1] == 1 else "_apart"
+    apart, weights = "" if p.stride[-1] == 1 else "_apart", product(p.weight_shape)
     return {"call": 1, "start": threads > 1,
             f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
             f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
             "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
             f"direct.rows{apart}": gathered / choice.extents[-1],
             f"direct.gathered{apart}": gathered * real_dtype(p).itemsize,
-            "direct.weights": product(p.weight_shape) / packing_threads(p, product(p.weight_shape)),
-            "byte": machine.moved(p) / threads}
+            "direct.weights": weights / packing_threads(p, weights),
+            "byte": machine.traffic(p) / threads}
 
 
 def workspace(problem: ConvProblem, machine) -> int:

@@ -86,7 +86,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     blocks_rows = 0 if p.rank == 1 else points // choice.shape[-1] * _halves(p)
     windows = _transformed(p) * p.groups * p.K * p.C
     spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
-    streamed = machine.moved(p) + choice.items * machine.streamed(spectra)
+    streamed = machine.traffic(p) + choice.items * machine.streamed(spectra)
     moved = choice.items * channels / threads                          # blocks of one channel in or out
     return {"call": p.calls(CALLS), "start": threads > 1,
             "fft.points": moved * one, "fft.blocks": moved, "fft.rows": moved * blocks_rows,

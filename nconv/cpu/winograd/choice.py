@@ -200,7 +200,7 @@ def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
             "winograd.rows": share * pixels * max(choice.count / choice.grid[-1], 1),
             "winograd.transformed": tiles * choice.elements * axes * 2 * itemsize * k_blocks * choice.vector,
             "winograd.weights": 0 if problem.reused else weights / packing_threads(problem, weights / itemsize),
-            "byte": machine.moved(problem) / threads}
+            "byte": machine.traffic(problem) / threads}
 
 
 def bytes_needed(problem: ConvProblem, family: Tiles) -> int:
