@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llvmlite.binding import Linkage
 from numba import prange
 from numba import types as numba_types
 from numba.core.caching import FunctionCache, NullCache
@@ -120,10 +121,10 @@ class _NoEnvironment:
 
 
 class _PartLibrary(JITCodeLibrary):
-    """The code of a part on its way into a kernel: neither optimised on its own nor made machine code.
+    """The code of a part on its way into a kernel: neither linked, nor optimised on its own, nor made machine code.
 
-    Numba does both for every function, the former twice, and again for all that is linked into each of its callers,
-    the body of a `prange` included. Here both happen once, for the whole kernel, which halves a first call.
+    Numba does all that for every function, and again for all that is linked into each of its callers, the body of a
+    `prange` included. Here it happens once, for the whole kernel, which takes more than half from a first call.
     """
 
     @property
@@ -134,14 +135,35 @@ class _PartLibrary(JITCodeLibrary):
         """Left to the kernel, but for what is needed to link."""
         module.data_layout = self._codegen._data_layout
 
-    def _optimize_final_module(self):
+    def finalize(self):
         """Left to the kernel."""
-
-    def _finalize_final_module(self):
         self._finalized = True
+
+    def _get_module_for_linking(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = "linkonce_odr"       # may be inlined, and left out where no call remains
+        return self._final_module
 
     def get_pointer_to_function(self, name):
         return 0
+
+
+class _KernelLibrary(JITCodeLibrary):
+    """The code of a kernel, into which each of its parts goes once, however many others call it."""
+
+    def finalize(self):
+        self._linking_libraries = list(self._needed(self, {}))
+        super().finalize()
+
+    def _needed(self, library: JITCodeLibrary, found: dict[JITCodeLibrary, None]) -> dict[JITCodeLibrary, None]:
+        """What a library calls, the parts' own parts included, in a lasting order."""
+        for callee in library._linking_libraries:
+            if callee not in found:
+                found[callee] = None
+                if isinstance(callee, _PartLibrary):
+                    self._needed(callee, found)
+        return found
 
 
 class _KernelCompiler(Compiler):
@@ -149,7 +171,7 @@ class _KernelCompiler(Compiler):
 
     def compile_extra(self, func):
         codegen = self.state.targetctx.codegen()
-        with _libraries(codegen, JITCodeLibrary):
+        with _libraries(codegen, _KernelLibrary):
             self.state.library = codegen.create_library(func.__qualname__)
             self.state.library.enable_object_caching()
         with _libraries(codegen, _PartLibrary), _no_collection():
