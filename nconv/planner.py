@@ -126,7 +126,7 @@ def plan(function: Callable, *args: Any, **kwargs: Any) -> Plan:
 def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Plan:
     """Measure every algorithm on a call and remember the fastest for this machine.
 
-    Both are measured: the call as it stands, which prepares its weight each time, and the call of a plan.
+    Both are measured: the call as it stands, again and again with the same weight, and the call of a plan.
 
     Parameters
     ----------
@@ -169,8 +169,8 @@ def tune(function: Callable, *args: Any, repeats: int = 5, **kwargs: Any) -> Pla
 def measure(call: Call, repeats: int = 5) -> dict[str, float]:
     """Median seconds of every algorithm that is allowed, by name; they run in turn.
 
-    A call counts as its like would take again: past the choice, with the preparation of its weight unless that is
-    `reused`, as in a plan.
+    A call counts as its like would take again: past the choice, and where its algorithm keeps weights, with a known
+    one.
     """
     call = replace(call, instead=None)
     problem = call.route.problem

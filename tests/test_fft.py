@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import nconv
-from nconv.cpu import fft
 from nconv.cpu.fft.transforms import factors, is_smooth, transform, transform_block
 from nconv.cpu.fft.vectors import lanes, leaf_rows
 from nconv.geometry import product, round_up
@@ -89,34 +88,3 @@ def test_error_is_at_most_four_times_that_of_plain_sums(offset):
     assert np.abs(ours - exact).max() <= 4 * np.abs(plain - exact).max()
 
 
-@pytest.fixture
-def kept():
-    fft.kept.clear()
-    yield fft.kept
-    fft.kept.clear()
-
-
-def test_spectra_are_kept_by_content(kept, monkeypatch):
-    x, h = np.arange(500.0), np.random.default_rng(5).standard_normal(40)
-    transformed = []
-    original = fft._transform_kernels
-    monkeypatch.setattr(fft, "_transform_kernels", lambda *a: transformed.append(1) or original(*a))
-    for expected_count in (1, 1):
-        np.testing.assert_allclose(nconv.convolve(x, h, method="fft"), np.convolve(x, h), atol=1e-9)
-        assert len(transformed) == expected_count
-    h[3] += 1                                           # written into: another kernel
-    np.testing.assert_allclose(nconv.convolve(x, h, method="fft"), np.convolve(x, h), atol=1e-9)
-    assert len(transformed) == 2
-
-
-def test_kept_spectra_are_bounded(kept, monkeypatch):
-    monkeypatch.setattr(kept, "limit", 100_000)
-    for n in range(500, 560):
-        nconv.convolve(np.ones(n), np.ones(40), method="fft")
-    nconv.convolve(np.ones(559), np.full(40, 2.0), method="fft")         # takes the place of another kernel
-    sizes = [kept._size(*entry) for entry in kept._entries.values()]
-    assert 0 < sum(sizes) == kept._held <= 100_000
-    monkeypatch.setattr(kept, "limit", 10)
-    np.testing.assert_allclose(nconv.convolve(np.ones(499), np.ones(40), method="fft"),
-                               np.convolve(np.ones(499), np.ones(40)), atol=1e-9)
-    assert not kept._entries

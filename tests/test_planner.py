@@ -88,10 +88,10 @@ def test_tune_remembers(memory):
 
 def test_tune_measures_calls_and_plans(memory, monkeypatch):
     packed = []
-    pack = direct.pack_weight
-    monkeypatch.setattr(direct, "pack_weight", lambda problem, *rest: packed.append(problem) or pack(problem, *rest))
+    pack = direct.packed_weight
+    monkeypatch.setattr(direct, "packed_weight", lambda problem, *rest: packed.append(problem) or pack(problem, *rest))
     plan = nconv.tune(nconv.conv2d, nconv.ArraySpec((1, 3, 12, 12)), nconv.ArraySpec((8, 3, 3, 3)), repeats=3)
-    assert [p.reused for p in packed].count(False) == 4              # a call packs its weight each time
+    assert [p.reused for p in packed].count(False) == 4              # a call asks for its weight each time
     assert [p.reused for p in packed].count(True) == 1 + (plan.method == "direct")
     assert plan.problem.reused
     known = wisdom._read()

@@ -25,7 +25,7 @@ import numpy as np
 import nconv
 
 from .. import choice, factors, registry, threads
-from ..cpu import fft
+from ..cpu import kept
 from ..lowering import lower
 from ..problem import ConvProblem
 from .measure import environment, geometric_mean, median_seconds, titled
@@ -97,7 +97,7 @@ def measure(drawn: dict[str, Any], rounds: int | None = None) -> dict[str, Any]:
 
     def run(method, anew):
         if anew:                                        # as if with another kernel than the call before
-            fft.kept.clear()
+            kept.forget()
             factors.kept_factors.cache_clear()
         return function(x, weight, method=method, **options)
 
@@ -110,9 +110,10 @@ def measure(drawn: dict[str, Any], rounds: int | None = None) -> dict[str, Any]:
         rivals = ["direct", "fft"]
         runs += [partial(scipy.signal.convolve, x, weight, method=name, **options) for name in rivals]
     seconds = median_seconds(*runs, rounds=rounds, budget=_BUDGET)
-    halves = zip(seconds[0:2 * len(names):2], seconds[1:2 * len(names):2], strict=True)
-    record = drawn | {"threads": threads.get_num_threads(),
-                      "seconds": dict(zip(names, (sum(pair) / 2 for pair in halves), strict=True))}
+    times = {name: dict(zip(("new", "known"), seconds[2 * i:2 * i + 2], strict=True)) for i, name in enumerate(names)}
+    record = drawn | {"threads": threads.get_num_threads(), "times": times,
+                      "seconds": {name: kept.NEW * pair["new"] + (1 - kept.NEW) * pair["known"]
+                                  for name, pair in times.items()}}
     if rivals:
         theirs = dict(zip(rivals, seconds[2 * len(names):], strict=True))
         chosen = scipy.signal.choose_conv_method(x, weight, options["mode"])
@@ -169,8 +170,8 @@ def write_rst(path: str, command: str, records: list[dict], picture: str | None)
     title = titled("Regret: how right the choice is")
     lines = [title, "=" * len(title), "", f"``{command}``", "",
              ", ".join(f"{name} {value}" for name, value in environment().items()) + ".", "",
-             "Time of the method that 'auto' takes over that of the best method, on problems drawn at random. Half "
-             "of the calls bring a new kernel, half that of the call before.", "",
+             "Time of the method that 'auto' takes over that of the best method, on problems drawn at random. "
+             f"{kept.NEW:.0%} of the calls bring a new kernel, the others one of the calls before.", "",
              ".. list-table::", "   :header-rows: 1", "", "   * - problems", "     - number", "     - geometric mean",
              "     - within 10 %", "     - worst"]
     for name, regrets in summary(records):

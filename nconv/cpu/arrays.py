@@ -20,6 +20,7 @@ from ..geometry import ceil_div, product, round_up, share_start
 from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
+from .kept import kept
 from .simd import lanes_of, transpose_square, vload, vstore_in_turn
 
 ceil_div_ = compiled(ceil_div)
@@ -269,6 +270,9 @@ def pack_weight(problem: ConvProblem, weight: np.ndarray, M: int) -> np.ndarray:
     packed = np.empty(G * ceil_div(rows, M) * taps * M, w.dtype)
     pack_weight_kernel(w.reshape(-1), rows, taps, M, packed, packing_threads(problem, packed.size))
     return packed
+
+
+packed_weight = kept(pack_weight)
 
 
 @inner_kernel

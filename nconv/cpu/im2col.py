@@ -20,8 +20,9 @@ from ..geometry import ceil_div, product, round_up, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_rows, borrow, pack_panel, pack_weight, packing_threads, parts, real_dtype
+from .arrays import bias_rows, borrow, pack_panel, packed_weight, packing_threads, parts, real_dtype
 from .gather import flat_maps, gather_rows
+from .kept import compared, share_of_new
 from .launch import entries
 from .micro import multiply_patches
 from .simd import copy, lanes_of, prefetch, transpose_square, vload, vload_first, vstore
@@ -71,14 +72,15 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     kind = "im2col.products_lone" if len(choice.columns) == 1 else "im2col.products"
     products = 2 * registers * len(choice.rows) * choice.vector * taps / machine.flops(p.engine)
     lines = 0 if _in_place(p) or choice.strip else choice.items * choice.gathered / choice.extents[-1]
-    panels = 0 if p.reused else channels * taps * itemsize
+    panels = channels * taps * itemsize
+    kept = 0 if choice.packs else panels
     return {"call": 1, "start": threads > 1, kind: products / threads,
             "im2col.tiles": registers * ceil_div(p.C * parts(p), choice.chunk) / threads,
             "im2col.rows": lines / threads, "im2col.gathered": lines * choice.extents[-1] * itemsize / threads,
             "im2col.positions": tiles * product(choice.tile) * p.groups / threads,
             "im2col.panels": panels / threads if choice.packs else 0,
-            "im2col.packed": 0 if choice.packs else panels / packing_threads(p, panels / itemsize),
-            "byte": machine.traffic(p) / threads}
+            "im2col.packed": share_of_new(p, kept) * kept / packing_threads(p, kept / itemsize),
+            "byte": machine.traffic(p) / threads + (compared(p, kept, machine) if kept else 0)}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -251,7 +253,7 @@ def _lay_out(problem: ConvProblem) -> PatchLayout:
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of as many output channels as a register tile has, or as it is; see `PatchLayout.packs`."""
     choice = _choose(problem)
-    return weight.reshape(-1) if choice.packs else pack_weight(problem, weight, choice.vector)
+    return weight.reshape(-1) if choice.packs else packed_weight(problem, weight, choice.vector)
 
 
 @lru_cache(maxsize=256)

@@ -20,8 +20,9 @@ from ...geometry import ceil_div, product, round_up, span
 from ...jit import settled
 from ...problem import ConvProblem
 from .. import simd
-from ..arrays import bias_vector, pack_weight, packing_threads, parts, real_dtype
+from ..arrays import bias_vector, packed_weight, packing_threads, parts, real_dtype
 from ..gather import flat_maps
+from ..kept import compared, share_of_new
 from ..launch import entries
 from ..tiles import (
     TAPS_AT_ONCE,
@@ -86,14 +87,15 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
         across = ceil_div(width, V * lanes)
     gathered = choice.gathered * (1 - _inside(p, choice)) / threads
     apart, weights = "" if p.stride[-1] == 1 else "_apart", product(p.weight_shape)
+    kept = 0 if M == 1 else weights * real_dtype(p).itemsize * parts(p) ** 2
     return {"call": 1, "start": threads > 1,
             f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
             f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
             "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
             f"direct.rows{apart}": gathered / choice.extents[-1],
             f"direct.gathered{apart}": gathered * real_dtype(p).itemsize,
-            "direct.weights": weights / packing_threads(p, weights),
-            "byte": machine.traffic(p) / threads}
+            "direct.weights": (share_of_new(p, kept) if kept else 1) * weights / packing_threads(p, weights),
+            "byte": machine.traffic(p) / threads + (compared(p, kept, machine) if kept else 0)}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -294,7 +296,7 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     choice = _choose(problem)
     if choice.filters or len(choice.rows) == 1:
         return weight.flatten() if problem.reused else weight.reshape(-1)
-    return pack_weight(problem, weight, len(choice.rows))
+    return packed_weight(problem, weight, len(choice.rows))
 
 
 @lru_cache(maxsize=256)

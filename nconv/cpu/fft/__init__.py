@@ -7,11 +7,9 @@ output. A block of 2 n real samples is n complex points (`transforms`), and one 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from math import frexp, inf, isfinite, log2
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ from ...problem import ConvProblem
 from .. import direct
 from ..arrays import bias_vector, parts, real_dtype
 from ..gather import flat_maps
+from ..kept import compared, kept, share_of_new
 from ..launch import entries
 from . import blocks
 from .transforms import Transform, cheapest, levels, smooth, transform
@@ -34,10 +33,7 @@ SUPPORTS = "floating and complex types; every window, stride and boundary"
 REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (overlap-save); Bernstein 2001, "
              "Multidigit multiplication for mathematicians (transforms that split rings, real numbers in t^n = i)")
 _LARGEST = 1 << 24             # points of one block
-_KEPT_BYTES = 16 << 20         # of spectra that are kept for calls with the same kernel
-_ENTRY_BYTES = 2048            # of one of them beside its numbers: the problem, the arrays' heads
 CALLS = 1.4                    # that a call is worth, with the look for what was kept
-_NEW = 0.5                     # share of calls, as the choice supposes, of whose kernels nothing was kept
 # For the choice of blocks, what else costs as much as operations of a pass:
 _LEAF_LEVELS = 3               # the transpositions of a leaf, in levels of passes
 _AXIS_LEVELS = 7               # passes of another axis, as they are usual
@@ -65,7 +61,7 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
     # However the blocks are cut, together they hold the outputs and what the window reaches beyond them.
     extents = [n + max(w, 1) - 1 for n, w in zip(_dense(p), map(span, p.kernel, p.dilation), strict=True)]
     samples = p.N * p.groups * product(extents) / _halves(p) * (p.C + p.K)
-    windows = _transformed(p) * p.groups * p.K * p.C * points
+    windows = share_of_new(p, _spectra(p)) * p.groups * p.K * p.C * points
     per_point = 5 * log2(points) / machine.flops(p.engine)
     counted = {"call": p.calls(CALLS), "fft.points": samples * per_point, "fft.kernels": windows * per_point}
     return machine.seconds(counted), _error(points)
@@ -84,7 +80,8 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     peak = machine.flops(p.engine)
     one = 5 * points * log2(points) / peak
     blocks_rows = 0 if p.rank == 1 else points // choice.shape[-1] * _halves(p)
-    windows = _transformed(p) * p.groups * p.K * p.C
+    new = share_of_new(p, _spectra(p))
+    windows = new * p.groups * p.K * p.C
     spectra = p.K * p.C * choice.stored * real_dtype(p).itemsize       # of a group: each block reads them all
     streamed = machine.traffic(p) + choice.items * machine.streamed(spectra)
     moved = choice.items * channels / threads                          # blocks of one channel in or out
@@ -92,16 +89,14 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
             "fft.points": moved * one, "fft.blocks": moved, "fft.rows": moved * blocks_rows,
             "fft.products": choice.items * p.C * p.K * 8 * points / peak / threads,
             "fft.kernels": windows * one / min(p.threads, p.groups * p.K * p.C),
-            "fft.weights": _transformed(p) * product(p.weight_shape), "byte": streamed / threads}
+            "fft.weights": new * product(p.weight_shape),
+            "byte": streamed / threads + compared(p, _spectra(p), machine)}
 
 
-def _transformed(problem: ConvProblem) -> float:
-    """Share of calls that transform their kernels."""
+def _spectra(problem: ConvProblem) -> int:
+    """Bytes of the kernels' spectra, at least."""
     p = problem
-    if p.reused:
-        return 0.0
-    kept = p.groups * p.K * p.C * product(_least_shape(p)) * p.engine.itemsize <= _KEPT_BYTES
-    return _NEW if kept else 1.0
+    return p.groups * p.K * p.C * product(_least_shape(p)) * p.engine.itemsize
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -259,62 +254,11 @@ class Prepared(NamedTuple):
     direct: object               # the direct method's weight, where this one has NaN or infinity
 
 
-class _Kept:
-    """The spectra of the latest calls, found again by problem and content; at most `limit` bytes of them."""
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self._entries: OrderedDict[ConvProblem, tuple[bytes, Prepared]] = OrderedDict()
-        self._held = 0                                                          # bytes
-        self._lock = Lock()
-
-    def find(self, problem: ConvProblem, content: bytes) -> Prepared | None:
-        """What was kept for a kernel of just these bytes."""
-        with self._lock:
-            entry = self._entries.get(problem)
-            if entry is None or entry[0] != content:
-                return None
-            self._entries.move_to_end(problem)
-            return entry[1]
-
-    def keep(self, problem: ConvProblem, content: bytes, prepared: Prepared) -> None:
-        """Keep the latest; the oldest go where there is no room."""
-        with self._lock:
-            if problem in self._entries:
-                self._held -= self._size(*self._entries.pop(problem))
-            self._entries[problem] = content, prepared
-            self._held += self._size(content, prepared)
-            while self._held > self.limit:
-                self._held -= self._size(*self._entries.popitem(last=False)[1])
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._entries.clear()
-            self._held = 0
-
-    @staticmethod
-    def _size(content: bytes, prepared: Prepared) -> int:
-        return len(content) + prepared.weight.nbytes + prepared.spectra.data.nbytes + _ENTRY_BYTES
-
-
-kept = _Kept(_KEPT_BYTES)
-
-
+@kept
 def prepare(problem: ConvProblem, weight: np.ndarray) -> Prepared:
-    """Transform the kernels, or take what an earlier call has kept of them."""
-    content = weight.tobytes() if weight.nbytes <= _KEPT_BYTES else b""
-    found = kept.find(problem, content) if content else None
-    if found is None:
-        found = _transform_kernels(problem, weight.copy())       # the caller may write into his own
-        if content:
-            kept.keep(problem, content, found)
-    return found
-
-
-def _transform_kernels(problem: ConvProblem, weight: np.ndarray) -> Prepared:
+    """Transform the kernels."""
     layout, plan, count, kernel = _bind_kernels(problem)
-    weight = np.ascontiguousarray(weight)
+    weight = weight.copy() if problem.reused else np.ascontiguousarray(weight)
     raw = weight.reshape(-1).view(real_dtype(problem))
     largest = max(float(raw.max(initial=0)), -float(raw.min(initial=0)))
     finite = isfinite(largest)

@@ -17,6 +17,7 @@ from ...problem import ConvProblem
 from .. import im2col, simd
 from ..arrays import bias_rows, pack_weight, packing_threads, parts, real_dtype, seen
 from ..gather import flat_maps
+from ..kept import compared, kept, share_of_new
 from ..tiles import channel_tile, split_channels
 from .points import matrices
 from .tiles import TileLayout, winograd_tile_kernel, winograd_weight_kernel
@@ -199,8 +200,8 @@ def counts(choice: _Choice, problem: ConvProblem, machine) -> dict[str, float]:
             "winograd.tiles": tiles, "winograd.gathered": tiles * pixels * choice.valid[-1] * itemsize,
             "winograd.rows": share * pixels * max(choice.count / choice.grid[-1], 1),
             "winograd.transformed": tiles * choice.elements * axes * 2 * itemsize * k_blocks * choice.vector,
-            "winograd.weights": 0 if problem.reused else weights / packing_threads(problem, weights / itemsize),
-            "byte": machine.traffic(problem) / threads}
+            "winograd.weights": share_of_new(problem, weights) * weights / packing_threads(problem, weights / itemsize),
+            "byte": machine.traffic(problem) / threads + compared(problem, weights, machine)}
 
 
 def bytes_needed(problem: ConvProblem, family: Tiles) -> int:
@@ -222,6 +223,7 @@ def expected_error(problem: ConvProblem, family: Tiles) -> float:
     return few * (first, second, third)[min(axes, 3) - 1] * (third / second) ** max(axes - 3, 0)
 
 
+@kept
 def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Tiles) -> Prepared:
     """The windows in the tile's elements, in panels of as many output channels as a register tile has."""
     choice = choose(problem, family)
