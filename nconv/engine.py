@@ -146,10 +146,16 @@ def prepare(decision: Decision, route: Route, weight: Any, bias: Any) -> tuple[t
     problem = decision.problem
     arrays = registry.arrays(problem.device)
     weight = arrays.widen(route.weigh(weight), problem)
-    prepare = decision.algorithm.prepare
-    prepared = tuple(phase.problem and prepare(phase.problem, arrays.weight_of(problem, phase, weight))
-                     for phase in phases(problem)) if product(problem.out_shape) else ()
+    plain = phases(problem)[0].problem == problem       # then the algorithm itself keeps what it makes of weights
+    make = _prepare_phases if plain else arrays.kept(_prepare_phases)
+    prepared = make(problem, weight, decision.algorithm) if product(problem.out_shape) else ()
     return prepared, arrays.widen(bias, problem)
+
+
+def _prepare_phases(problem: ConvProblem, weight: Any, algorithm: ModuleType) -> tuple:
+    arrays = registry.arrays(problem.device)
+    return tuple(phase.problem and algorithm.prepare(phase.problem, arrays.weight_of(problem, phase, weight))
+                 for phase in phases(problem))
 
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:

@@ -105,6 +105,8 @@ _RATES = {
     "direct.turns": (4.31e-9, 1.01e-08), "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-09),
     "direct.gathered": (3.58e-11, 1.97e-11), "direct.gathered_apart": (3.58e-11, 3.21e-12),
     "direct.weights": (2.47e-9, 4.56e-09),
+    "depthwise.products": (1.6, 1.6), "depthwise.tiles": (5e-10, 5e-10), "depthwise.squares": (3e-9, 4e-9),
+    "depthwise.vectors": (2e-9, 2e-9), "depthwise.rows": (4e-8, 5e-8), "depthwise.weights": (5e-10, 5e-10),
     "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-08),
     "im2col.rows": (1.36e-9, 9.27e-09), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-09),
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),

@@ -29,7 +29,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("small", "direct", "im2col", "winograd", "winograd_large", "fft", "separable"),
+_MODULES = {"cpu": ("small", "direct", "depthwise", "im2col", "winograd", "winograd_large", "fft", "separable"),
             "cuda": ("direct", "im2col", "fft")}
 
 

@@ -25,6 +25,10 @@ _BASES = {
     "one_element": dict(N=1, groups=1, C=1, K=1, size=(1,), kernel=(1,)),
     "outer_image": dict(N=1, groups=1, C=1, K=2, size=(13, 37), kernel=(3, 4), separable=True),
     "outer_volume": dict(N=1, groups=1, C=1, K=1, size=(5, 6, 19), kernel=(3, 1, 3), separable=True),
+    "own_windows": dict(N=2, groups=37, C=1, K=1, size=(9, 20), kernel=(3, 3)),
+    "own_windows_short": dict(N=1, groups=33, C=1, K=1, size=(4, 5), kernel=(3, 2)),
+    "own_windows_line": dict(N=1, groups=18, C=1, K=1, size=(71,), kernel=(5,)),
+    "own_windows_volume": dict(N=1, groups=21, C=1, K=1, size=(5, 6, 7), kernel=(3, 2, 3)),
     "thin": dict(N=1, groups=1, C=2, K=3, size=(1, 19), kernel=(1, 7)),
 }
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
 from nconv import engine, registry
-from nconv.cpu import simd, small
+from nconv.cpu import depthwise, simd, small
 from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
@@ -18,7 +18,7 @@ LONGEST_WINDOW = {"winograd": 5, "winograd_large": 7}
 REFUSED_KINDS = {"fft": "i", "small": "c"}
 DTYPES = ["float32", "float64", "complex64", "complex128", "int32", "int64"]
 # Every variant in float32, the other types on those that differ in how numbers are handled.
-SHORT = [name for name in CASES if name.split("-")[0] in ("signal", "layer", "image", "outer_image")]
+SHORT = [name for name in CASES if name.split("-")[0] in ("signal", "layer", "image", "outer_image", "own_windows")]
 
 
 @lru_cache(maxsize=256)
@@ -48,6 +48,9 @@ def refused(name, problem):
     """What an algorithm refuses, pinned: one that refuses more fails."""
     if name == "separable":
         return not problem.separable or max(problem.stride) > 1 or problem.C > 1
+    if name == "depthwise":
+        own = problem.C == problem.K == 1 and problem.groups >= simd.lanes(problem.real)
+        return problem.engine.kind == "c" or not own
     if name in LONGEST_WINDOW:
         spread = any(d > 1 < k for d, k in zip(problem.dilation, problem.kernel, strict=True))
         return (problem.engine.kind == "i" or spread or max(problem.stride) > 1
@@ -95,6 +98,24 @@ def test_windows_of_more_taps_than_one_chunk(name):
             problem = CASES[case].replace(size=size, kernel=(24, 23))
             if supported(ALGORITHMS[name], problem):
                 check(ALGORITHMS[name], problem, *operands(problem))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", [name for name in CASES if not depthwise.why_not(CASES[name])])
+def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
+    """Tiles that cut every axis, and lines that end within one."""
+    monkeypatch.setattr(depthwise, "_TURNED_BYTES", 3000)
+    problem = CASES[case]
+    problem = problem.replace(size=tuple(n + 11 for n in problem.size), threads=threads, has_bias=True)
+    caches = depthwise._choose, depthwise._channels, depthwise.bind
+    try:
+        for cache in caches:
+            cache.cache_clear()
+        assert depthwise._choose(problem).items > 2 * depthwise._choose(problem).blocks * problem.N
+        check(depthwise, problem, *operands(problem))
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])

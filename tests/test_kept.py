@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nconv
-from nconv.cpu import direct, fft, im2col, kept, winograd
+from nconv.cpu import arrays, direct, fft, im2col, kept, winograd
 from nconv.lowering import lower
 
 RNG = np.random.default_rng(27)
@@ -199,6 +199,35 @@ def test_no_memory_of_the_caller_is_kept(algorithm):
     gc.collect()
     assert gone() is None
     np.testing.assert_array_equal(nconv.conv2d(maps, original, padding=1, method=algorithm.NAME), expected)
+
+
+@pytest.mark.parametrize("taps, stride", [(3, 2), (4, 2), (5, 2), (2, 2), (3, 3)])
+def test_a_weight_of_several_phases_is_kept_as_a_whole(taps, stride, monkeypatch):
+    maps, weight = RNG.standard_normal((1, 12, 9, 7)), RNG.standard_normal((12, 6, taps, taps))
+    asked = []
+    original = arrays.weight_of
+    monkeypatch.setattr(arrays, "weight_of", lambda *rest: asked.append(1) or original(*rest))
+    results = [nconv.conv_transpose2d(maps, weight, stride=stride) for _ in range(5)]
+    parts = len(asked) // 2
+    assert parts >= 1 and len(asked) == 2 * parts
+    assert len(kept._entries) == 1                      # and not each phase once more
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    weight[2, 3, 0, 1] += 1
+    changed = nconv.conv_transpose2d(maps, weight, stride=stride)
+    assert len(asked) == 3 * parts
+    assert np.abs(changed[:, 3] - results[0][:, 3]).max() > 0.1
+    np.testing.assert_array_equal(np.delete(changed, 3, 1), np.delete(results[0], 3, 1))
+
+
+def test_how_a_weight_lies_counts():
+    make, calls = counted()
+    square = RNG.standard_normal((6, 6))
+    views = [square, square.T, square[::-1], square[:, ::-1], square[::2], square[::-1].T]
+    for _ in range(4):
+        for view in views:
+            np.testing.assert_array_equal(make(problem(), view)[0], view * 2)
+    assert len(calls) == 2 * len(views)
 
 
 def test_images_that_tiles_cannot_hold_take_the_known_weight():

@@ -8,9 +8,10 @@ training no weight comes twice, and a copy would be in vain.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from itertools import count
 from typing import Any
 
@@ -40,38 +41,50 @@ class _Entry:
     used: int                  # the last search that found it
 
 
+class _Here(threading.local):
+    """What holds for one thread alone."""
+
+    making: bool = False       # something that will be kept
+
+
+_here = _Here()
 _entries: dict[tuple, _Entry] = {}
 _marks: set[tuple] = set()
 _searches = count()
 
 
+@cache
 def kept(make: Make) -> Make:
     """`make` that remembers what it made of a weight that came twice; a plan, which asks once, keeps that itself.
 
-    Nothing waits for a lock, which a child forked meanwhile would find locked for ever: each step alone leaves the
-    dictionaries whole, and two threads at worst make the same.
+    What it makes within another that is kept is a part of that one's. Nothing waits for a lock, which a child forked
+    meanwhile would find locked for ever: each step alone leaves the dictionaries whole, and two threads at worst make
+    the same.
     """
 
     @wraps(make)
     def find_or_make(problem: ConvProblem, weight: np.ndarray, *more: Any) -> Any:
-        if problem.reused or weight.nbytes > MOST_BYTES // 2:
+        if problem.reused or _here.making or weight.nbytes > MOST_BYTES // 2:
             return make(problem, weight, *more)
-        weight = np.ascontiguousarray(weight)
-        numbers = weight.reshape(-1).view(np.int32)
-        key = make, problem, more, numbers[::max(numbers.size // _NAMED_BY, 1)].tobytes()
+        numbers = _memory(weight)
+        key = make, problem, more, weight.strides, numbers[::max(numbers.size // _NAMED_BY, 1)].tobytes()
         entry, now = _entries.get(key), next(_searches)
         if entry is not None and _are_equal(entry.numbers, numbers):
             entry.used = now
             return entry.made
-        if key not in _marks:
-            if len(_marks) >= _MARKS:
-                _marks.clear()
-            _marks.add(key)
-            return make(problem, weight, *more)
-        _marks.discard(key)
-        weight = weight.copy()                          # the caller may write into his own
-        made = make(problem, weight, *more)
-        _keep(key, _Entry(weight.reshape(-1).view(np.int32), made, weight.nbytes + _size(made), now))
+        _here.making = True
+        try:
+            if key not in _marks:
+                if len(_marks) >= _MARKS:
+                    _marks.clear()
+                _marks.add(key)
+                return make(problem, weight, *more)
+            _marks.discard(key)
+            numbers = numbers.copy()
+            made = make(problem, weight.copy(), *more)  # the caller may write into his own
+        finally:
+            _here.making = False
+        _keep(key, _Entry(numbers, made, numbers.nbytes + _size(made), now))
         return made
 
     return find_or_make
@@ -109,6 +122,15 @@ def _keep(key: tuple, entry: _Entry) -> None:
         places, room = places + 1, room + other.size
     if places > 0 and room >= 0:
         _entries[key] = entry
+
+
+def _memory(weight: np.ndarray) -> np.ndarray:
+    """The numbers of a weight, in the order in which they lie if they do so without gaps."""
+    if not weight.flags.c_contiguous:
+        rising = weight[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in weight.strides)]
+        dense = rising.transpose(sorted(range(rising.ndim), key=lambda axis: -rising.strides[axis]))
+        weight = dense if dense.flags.c_contiguous else np.ascontiguousarray(weight)
+    return weight.reshape(-1).view(np.int32)
 
 
 def _are_equal(a: np.ndarray, b: np.ndarray) -> bool:

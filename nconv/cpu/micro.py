@@ -1,11 +1,11 @@
-"""The five register tiles that do all multiplications: sums of products that never leave the registers.
+"""The six register tiles that do all multiplications: sums of products that never leave the registers.
 
 Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
 `multiply_patches`: rows are positions, columns output channels; `multiply_rows`: the same of a matrix in memory, with a
 bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel, columns positions, so that a
 vector of the input serves all rows whose windows hold it. `filter_line`: one row of one channel, in which a vector of
-the input serves several taps. Tuples whose lengths are M and V say how large a tile is: types reach the compiler,
-values do not.
+the input serves several taps. `filter_lanes`: rows are positions, and each lane is another channel. Tuples whose
+lengths are M and V say how large a tile is: types reach the compiler, values do not.
 """
 
 from llvmlite import ir
@@ -366,6 +366,67 @@ def filter_rows(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes,
             end = builder.add(done, builder.mul(builder.sdiv(builder.sub(vectors, done), _const(size)), _const(size)))
             add_tiles(size, done, end)
             done = end
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def filter_lanes(typingctx, out, o, width, start, b, x, p, step, offsets, weight, w, rows):
+    """A row of sums of as many channels as a vector has lanes, in tiles of M positions, at its end of M / 2.
+
+    With L lanes::
+
+        out[o + i L + l] = start[b + l]
+            + sum over t < offsets.size of weight[w + t L + l] * x[p + offsets[t] + i step + l]
+
+    for l < L and i < width; up to M / 2 - 1 positions more are computed and stored.
+    """
+    M = rows.count
+    vec = vec_of(out.dtype)
+    align = vec.dtype.bitwidth // 8
+    index = types.intp
+    sig = types.void(out, index, index, start, index, x, index, index, offsets, weight, index, rows)
+
+    def codegen(context, builder, sig, args):
+        out, o, width, start, b, x, p, step, offsets, weight, w, _ = args
+        out_base = address_of(context, builder, sig.args[0], out, o)
+        start_base = address_of(context, builder, sig.args[3], start, b)
+        x_base = address_of(context, builder, sig.args[5], x, p)
+        offset_base = address_of(context, builder, sig.args[8], offsets, _const(0))
+        weight_base = address_of(context, builder, sig.args[9], weight, w)
+        taps = _size_of(context, builder, sig.args[8], offsets)
+        vector_type = context.get_value_type(vec)
+        first = load_vector(builder, start_base, vector_type, align)
+
+        def add_tiles(size, begin, count):
+            """So many tiles of `size` positions from one of them on."""
+
+            def add_tile(n, _):
+                at = builder.add(begin, builder.mul(n, _const(size)))
+                from_ = builder.gep(x_base, [builder.mul(at, step)])
+                places = [builder.mul(step, _const(i)) for i in range(size)]
+
+                def add_tap(t, sums):
+                    tap = builder.gep(from_, [builder.load(builder.gep(offset_base, [t]))])
+                    weights = load_vector(builder, builder.gep(weight_base, [builder.mul(t, _const(vec.n))]),
+                                          vector_type, align)
+                    return {i: multiply_add(builder, vec.dtype, weights, load_vector(
+                        builder, builder.gep(tap, [places[i]]), vector_type, align), sums[i]) for i in range(size)}
+
+                sums = _loop(builder, "taps", _const(0), taps, dict.fromkeys(range(size), first), add_tap)
+                to = builder.gep(out_base, [builder.mul(at, _const(vec.n))])
+                for i, value in sums.items():
+                    store_vector(builder, value, builder.gep(to, [_const(i * vec.n)]), align)
+                return {}
+
+            _loop(builder, "tiles", _const(0), count, {}, add_tile)
+
+        whole = builder.sdiv(width, _const(M))
+        done = builder.mul(whole, _const(M))
+        rest = builder.add(builder.sub(width, done), _const(M // 2 - 1))
+        add_tiles(M, _const(0), whole)
+        add_tiles(M // 2, done, builder.sdiv(rest, _const(M // 2)))
         return context.get_dummy_value()
 
     return sig, codegen

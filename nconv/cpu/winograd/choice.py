@@ -24,7 +24,7 @@ from .tiles import TileLayout, winograd_tile_kernel, winograd_weight_kernel
 
 _CHUNK = 64                    # channels summed in registers: bounds the weight panel and, more so, the rounding
 _MOST_TILES = 48               # of a block
-CALLS = 3.0                    # that a call with its transforms of weights is worth
+CALLS = 1.5                    # that a call is worth, with the transforms of weights that are new
 _BLOCK_BYTES = 3 << 19         # of one thread's transformed tiles
 _ERROR = {4: (1.6, 1.6, 1.6), 6: (4.0, 5.5, 7.5), 8: (14.0, 32.0, 150.0)}
 """Largest error over the direct method's of tiles of so many elements in one, two, three axes; docs/winograd.rst."""
