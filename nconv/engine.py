@@ -199,6 +199,6 @@ def _run_together(arrays, algorithm, problem, phase, packed, x, bias, result) ->
     """Run a phase of several blocks and bring each to its places."""
     if bias is not None:
         bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(phase.blocks), 1).reshape(-1)
-    y = arrays.allocate(phase.problem, x)
+    y = arrays.part_target(phase.problem, result, ())
     algorithm.run(phase.problem, packed, x, bias, y)
     arrays.place_blocks(problem, y, result)

@@ -12,7 +12,8 @@ from nconv import registry
 ROOT = Path(nconv.__file__).parent
 PROTOCOL = ("NAME", "SUPPORTS", "REFERENCE", "why_not", "cost", "workspace", "error", "prepare", "run")
 SERVICES = ("check_usable", "allocate", "part_target", "zeros", "widen", "weight_of", "narrow", "deliver", "assign",
-            "from_host", "beside", "keep", "synchronize", "Operand", "operand", "parts", "real_dtype", "bias_vector")
+            "from_host", "beside", "keep", "kept", "synchronize", "Operand", "operand", "parts", "real_dtype",
+            "bias_vector")
 
 
 def names(path):

@@ -21,7 +21,7 @@ from ..problem import ConvProblem
 from .device import SIMULATED, check_usable, cuda, current, device_cache, synchronize, table, upload
 from .views import DeviceArray, address_of, convert, copy_into, empty, settle
 
-__all__ = ["allocate", "assign", "beside", "check_usable", "deliver", "from_host", "keep", "narrow",
+__all__ = ["allocate", "assign", "beside", "check_usable", "deliver", "from_host", "keep", "kept", "narrow",
            "part_target", "synchronize", "to_host", "view", "widen", "zeros"]
 
 
