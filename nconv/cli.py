@@ -247,16 +247,17 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 
     from . import registry
 
-    jobs = [(method, dtype, K) for method in registry.names() for dtype in dtypes for K in (1, 2, 4, 8)]
-    for method, dtype, K in track(jobs, "compiling"):
+    layers = [((K, 4, 3, 3), 1) for K in (1, 2, 4, 8)] + [((64, 1, 3, 3), 64)]      # the last: a window for each channel
+    jobs = [(method, dtype, *layer) for method in registry.names() for dtype in dtypes for layer in layers]
+    for method, dtype, shape, groups in track(jobs, "compiling"):
         for size in (8, 256):                          # one for the serial kernel, one for the threads
             if method == "separable":
                 nconv.convolve(np.zeros((size, size), dtype), np.ones((5, 5), dtype), method=method)
                 continue
-            x, weight = np.zeros((1, 4, size, size), dtype), np.zeros((K, 4, 3, 3), dtype)
-            allowed = [c.name for c in nconv.plan(nconv.conv2d, x, weight).candidates if not c.refused]
+            x, weight = np.zeros((1, shape[1] * groups, size, size), dtype), np.zeros(shape, dtype)
+            allowed = [c.name for c in nconv.plan(nconv.conv2d, x, weight, groups=groups).candidates if not c.refused]
             if method in allowed:
-                nconv.conv2d(x, weight, method=method)
+                nconv.conv2d(x, weight, groups=groups, method=method)
     _calibrate()
 
 

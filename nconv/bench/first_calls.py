@@ -17,6 +17,7 @@ _CALLS = {
     "small": "nconv.convolve(x[:200], h[:9])",
     "direct, signal": "nconv.convolve(x, h[:31], method='direct')",
     "direct, image": "nconv.ndimage.convolve(x.reshape(400, 250), h[:9].reshape(3, 3))",
+    "depthwise": "nconv.conv2d(maps, layer[:40, :1], groups=40, method='depthwise')",
     "im2col": "nconv.conv2d(maps, layer, method='im2col')",
     "winograd": "nconv.conv2d(maps, layer, method='winograd')",
     "fft": "nconv.convolve(x, h, method='fft')",
