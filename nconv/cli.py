@@ -247,7 +247,7 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 
     from . import registry
 
-    layers = [((K, 4, 3, 3), 1) for K in (1, 2, 4, 8)] + [((64, 1, 3, 3), 64)]      # the last: a window for each channel
+    layers = [((K, 4, 3, 3), 1) for K in (1, 2, 4, 8)] + [((64, 1, 3, 3), 64)]  # the last: own windows
     jobs = [(method, dtype, *layer) for method in registry.names() for dtype in dtypes for layer in layers]
     for method, dtype, shape, groups in track(jobs, "compiling"):
         for size in (8, 256):                          # one for the serial kernel, one for the threads
