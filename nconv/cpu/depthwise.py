@@ -262,7 +262,10 @@ def depthwise_store_kernel(sums, at, count, before, target, to, apart, step, squ
         else:
             transpose_square(square, 0, lanes, sums, at + i * lanes, lanes)
             for c in range(before, lanes):
-                copy_first(target, to + c * apart + i, square, c * lanes, min(count - i, lanes))
+                if lanes <= count:
+                    vstore(target, to + c * apart + i, vload(square, c * lanes))
+                else:
+                    copy_first(target, to + c * apart, square, c * lanes, count)
         i += lanes
 
 
