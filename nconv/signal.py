@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from operator import gt
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import choice, engine, planner, registry
+from . import choice, engine, planner, registry, values
 from .geometry import full_range, product, same_range, valid_range
-from .lowering import Call, Route, as_array, check_device, check_out, check_word, lowered_by
-from .machine import WORTH_THE_LONG_WAY
+from .lowering import Call, Route, as_array, check_device, check_word, lowered_by
 from .problem import ArraySpec, ConvProblem
 
 RANGES = {"full": full_range, "same": same_range, "valid": valid_range}
@@ -115,15 +113,15 @@ def normalize_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """Sorted axes, all of them for None."""
     if axes is None:
         return tuple(range(ndim))
-    values = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
-    if not all(isinstance(a, (int, np.integer)) for a in values):
+    given = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    if not all(isinstance(a, (int, np.integer)) for a in given):
         raise ValueError(f"axes must be a scalar or iterable of integers: axes={axes!r}")
-    if not values:
+    if not given:
         raise ValueError(f"when provided, axes cannot be empty: axes={axes!r}")
-    if any(not -ndim <= a < ndim for a in values):
+    if any(not -ndim <= a < ndim for a in given):
         raise ValueError(f"axes exceeds dimensionality of input: axes={axes!r}, the inputs have {ndim} dimensions")
-    normal = {int(a) % ndim for a in values}
-    if len(normal) != len(values):
+    normal = {int(a) % ndim for a in given}
+    if len(normal) != len(given):
         raise ValueError(f"all axes must be unique: axes={axes!r}")
     return tuple(sorted(normal))
 
@@ -143,7 +141,7 @@ def _lower(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=
     route = _route(in1.shape, in1.dtype, in2.shape, in2.dtype, mode, axes, correlate, swap, boundary, fill, device)
     x, weight = (in2, in1) if swap else (in1, in2)
     infinite = route.looks and isinstance(weight, np.ndarray) and not np.isfinite(weight).all()
-    return Call(route, x, weight, None, method, out, _with_infinite_taps if infinite else None, swap)
+    return Call(route, x, weight, None, method, out, values.with_infinite_taps if infinite else None, swap)
 
 
 def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
@@ -162,51 +160,6 @@ def _lower_convolve(in1, in2, mode="full", method="auto", *, axes=None, out=None
 
 def _lower_correlate(in1, in2, mode="full", method="auto", *, axes=None, out=None, device=None, **options) -> Call:
     return _lower_convolve(in1, in2, mode, method, axes=axes, out=out, device=device, correlate=True, **options)
-
-
-# ------------------------------------------------------------------------------------------------- Integers
-
-
-def _fft_is_exact(x: np.ndarray, weight: np.ndarray) -> bool:
-    """Whether a float64 FFT gives these integers exactly: its error stays below a quarter.
-
-    The bound is eps log2(n) ||x|| ||weight|| with a factor of 8, norms from the largest magnitudes.
-    """
-    largest = [max(abs(int(a.max())), abs(int(a.min()))) if a.size else 0 for a in (x, weight)]
-    norms = largest[0] * largest[1] * math.sqrt(x.size * weight.size)
-    return bool(8 * np.finfo(float).eps * math.log2(x.size + weight.size + 2) * norms < 0.25)
-
-
-def _in_float64(call: Call) -> Call:
-    """The same integer problem in float64, rounded at the end."""
-    dtype = call.route.dtype
-
-    def to_integers(result, _):
-        rounded = np.rint(result)
-        return rounded != 0 if dtype.kind == "b" else rounded.astype(np.int64).astype(dtype)
-
-    problem = call.route.problem.replace(dtype=np.dtype("f8"))
-    return replace(call, route=replace(call.route, problem=problem, cast=to_integers))
-
-
-def _execute(call: Call) -> np.ndarray:
-    """Run a call; integers go through an FFT only where that is exact."""
-    problem = call.route.problem
-    if 0 in call.weight.shape or (0 in call.x.shape and problem.fill == 0):
-        return _empty_sums(call)
-    if problem.dtype.kind in "biu" and problem.device == "cpu":     # a look at values would wait for the GPU
-        if call.method == "fft":
-            if not _fft_is_exact(call.x, call.weight):
-                raise ValueError(f"method='fft' cannot hold integers this large exactly (dtype {problem.dtype}); "
-                                 "methods that do: 'direct', 'im2col'")
-            call = _in_float64(call)
-        elif call.method == "auto" and problem.macs > WORTH_THE_LONG_WAY:
-            exact = _in_float64(call)
-            faster = choice.decide(exact.route.problem).algorithm.NAME == "fft" and (
-                choice.seconds(exact.route.problem) < choice.seconds(problem))
-            if faster and _fft_is_exact(call.x, call.weight):
-                call = exact
-    return _scalar(engine.execute(call), call)
 
 
 @lru_cache
@@ -246,56 +199,6 @@ def _at_once(in1: Any, in2: Any, mode: str, correlate: bool, method: str, *optio
     fill = algorithm.shortcut(problem, (entered.reshape(problem.x_shape), x),
                               (weighed.reshape(problem.weight_shape), weight), (out.reshape(problem.out_shape), out))
     return out if fill is not None and fill(x.ravel(), weight, None, out.ravel()) else None
-
-
-def _empty_sums(call: Call) -> np.ndarray:
-    """The result where there is nothing to add up: zeros."""
-    route = call.route
-    if min(route.shape) < 0:
-        raise ValueError(f"two empty inputs have no full convolution: shapes {call.x.shape} and {call.weight.shape}")
-    check_out(call.out, route.shape, route.dtype, like=call.x)
-    return engine.empty_result(call)
-
-
-def _scalar(result: np.ndarray, call: Call) -> Any:
-    """Zero-dimensional results as NumPy gives products of them; others as they are."""
-    return result[()] if isinstance(result, np.ndarray) and result.ndim == 0 and call.out is None else result
-
-
-def _with_infinite_taps(call: Call) -> np.ndarray:
-    """Run a call whose weight holds NaN or infinity.
-
-    A signal ends where it ends: the engine's zeros beyond its edges must not meet an infinite tap, for 0 * inf is NaN.
-    So the engine gets the finite values, and products with any other are added one by one, only where they exist.
-    """
-    problem = call.route.problem
-    x, weight = (np.where(np.isfinite(a), a, 0).astype(a.dtype) for a in (call.x, call.weight))
-    clean = replace(call, out=None, x=x, weight=weight, instead=None)
-    x = call.route.enter(call.x).astype(problem.dtype, copy=False)
-    weight = call.route.weigh(call.weight).astype(problem.dtype, copy=False)
-    extra = np.zeros(problem.out_shape, problem.dtype)
-    low = [pair[0] for pair in problem.padding]
-    with np.errstate(invalid="ignore", over="ignore"):
-        for k, c, *tap in np.argwhere(~np.isfinite(weight)):             # out[o] += tap * x[o + tap - low]
-            o0 = [max(0, b - r) for r, b in zip(tap, low, strict=True)]
-            o1 = [max(a, min(o, n + b - r))
-                  for a, o, n, r, b in zip(o0, problem.out, problem.size, tap, low, strict=True)]
-            places = tuple(map(slice, o0, o1))
-            sources = tuple(slice(a + r - b, e + r - b) for a, e, r, b in zip(o0, o1, tap, low, strict=True))
-            extra[(slice(None), k, *places)] += weight[(k, c, *tap)] * x[(slice(None), k // problem.K, *sources)]
-        for n, g, *at in np.argwhere(~np.isfinite(x)):                   # out[at + low - tap] += x[at] * finite tap
-            o0 = [max(0, i + b - (t - 1)) for i, b, t in zip(at, low, problem.kernel, strict=True)]
-            o1 = [max(a, min(o, i + b + 1)) for a, o, i, b in zip(o0, problem.out, at, low, strict=True)]
-            taps = np.ix_(*(i + b - np.arange(a, e) for a, e, i, b in zip(o0, o1, at, low, strict=True)))
-            rows = slice(g * problem.K, (g + 1) * problem.K)
-            w = weight[(rows, 0, *taps)]
-            extra[(n, rows, *map(slice, o0, o1))] += np.where(np.isfinite(w), x[(n, g, *at)] * w, 0)
-        result = engine.execute(clean) + call.route.leave(extra)
-    if call.out is None:
-        return result
-    check_out(call.out, call.route.shape, call.route.dtype)
-    call.out[...] = result
-    return call.out
 
 
 # ------------------------------------------------------------------------------------------------ Public names
@@ -360,7 +263,7 @@ def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "
            [ 4, 45, 56]])
     """
     return engine.answer((in1, in2), ("convolve", mode, method, axes, device), out, lambda: _lower_convolve(
-        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute,
+        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), values.execute,
         lambda: _at_once(in1, in2, mode, False, method, axes, device, out))
 
 
@@ -402,7 +305,7 @@ def correlate(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = 
     array([0.-1.j])
     """
     return engine.answer((in1, in2), ("correlate", mode, method, axes, device), out, lambda: _lower_correlate(
-        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), _execute,
+        in1, in2, mode, method, axes=axes, out=out, device=device, may_swap=True), values.execute,
         lambda: _at_once(in1, in2, mode, True, method, axes, device, out))
 
 
@@ -471,7 +374,7 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full",
         arrays = registry.arrays(check_device(None, in1=a, in2=b))
         return arrays.deliver(arrays.zeros((0,), np.dtype("f8"), a), a)
     call = _lower_fft(a, b, mode, axes, may_swap=True)
-    return _scalar(engine.execute(call), call)
+    return values.scalar(engine.execute(call), call)
 
 
 @lowered_by(_lower_fft)
@@ -577,7 +480,7 @@ def convolve2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: str
     array([[31, 12, 23]])
     """
     return engine.answer((in1, in2), ("convolve2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
-        in1, in2, mode, boundary, fillvalue, may_swap=True), _execute)
+        in1, in2, mode, boundary, fillvalue, may_swap=True), values.execute)
 
 
 @lowered_by(_lower_correlate2d)
@@ -615,7 +518,7 @@ def correlate2d(in1: ArrayLike, in2: ArrayLike, mode: str = "full", boundary: st
     array([[21, 32, 13]])
     """
     return engine.answer((in1, in2), ("correlate2d", mode, boundary, fillvalue), None, lambda: _lower_2d(
-        in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True), _execute)
+        in1, in2, mode, boundary, fillvalue, correlate=True, may_swap=True), values.execute)
 
 
 def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measure: bool = False) -> Any:
@@ -650,9 +553,9 @@ def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measu
     """
     call = _lower_convolve(in1, in2, mode, may_swap=True)
     if call.route.dtype.kind in "biu":
-        if call.route.problem.device == "cuda" or not _fft_is_exact(call.x, call.weight):
+        if call.route.problem.device == "cuda" or not values.fft_is_exact(call.x, call.weight):
             return ("direct", {}) if measure else "direct"
-        call = _in_float64(call)
+        call = values.in_float64(call)
     times = planner.measure(call) if measure else {
         c.name: c.seconds for c in choice.decide(call.route.problem).candidates if not c.refused}
     seconds = {"direct": min((s for name, s in times.items() if name != "fft"), default=math.inf),

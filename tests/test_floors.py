@@ -22,7 +22,7 @@ FLOORS = (                                   # from the ground up; a name with a
     {"choice"},
     {"engine"},
     {"planner"},
-    {"calibrate", "memory"},
+    {"calibrate", "memory", "values"},
     {"signal", "ndimage/", "functional"},
     {"grad", "stream", "normalized"},
     {"nn/"},
