@@ -22,7 +22,7 @@ from . import simd
 from .arrays import borrow, parts, real_dtype
 from .direct.tiles import direct_row_kernel
 from .gather import flat_maps, inner_range
-from .im2col import im2col_place_kernel, im2col_rows_kernel
+from .im2col.gathering import im2col_place_kernel, im2col_rows_kernel
 from .kept import compared, kept, share_of_new
 from .launch import entries
 from .micro import filter_lanes
