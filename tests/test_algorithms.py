@@ -1,6 +1,10 @@
 """One test body over everything that is registered: a new algorithm is tested by being registered."""
 
+import os
+import subprocess
+import sys
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from tolerance import bound
 
 from nconv import engine, registry
 from nconv.cpu import depthwise, simd, small
+from nconv.machine import vector_bytes
 from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
@@ -116,6 +121,25 @@ def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
     finally:
         for cache in caches:
             cache.cache_clear()
+
+
+_NARROW = """
+import sys
+import nconv.machine
+sys.path.insert(0, {tests!r})
+nconv.machine.vector_bytes, nconv.machine.vector_registers = lambda: {size}, lambda: 16
+from test_algorithms import ALGORITHMS, CASES, check, operands
+for case in {cases!r}:
+    check(ALGORITHMS["depthwise"], CASES[case], *operands(CASES[case]))
+"""
+
+
+@pytest.mark.parametrize("size", [size for size in (16, 32) if size < vector_bytes()])
+def test_channels_with_own_windows_on_machines_with_narrower_vectors(size, tmp_path):
+    cases = [f"own_windows{shape}-{variant}" for shape in ("", "_short", "_line", "_volume")
+             for variant in ("plain", "stride", "batch", "wrap")]
+    program = _NARROW.format(tests=str(Path(__file__).parent), size=size, cases=cases)
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])

@@ -28,6 +28,7 @@ ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
 _WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
 _SCRATCH_BYTES = 16 << 20      # of a part of an output, for which a thread keeps the memory
+_UNUSED = 3                    # references to an array of which no view is left: the thread's, a name's, the counter's
 _TILE = 16                     # rows and channels of a weight whose lines stay in the first cache
 
 
@@ -76,6 +77,13 @@ class _Scratch(threading.local):
 
     memory = np.empty(0, np.uint8)
 
+    def take(self, size: int) -> np.ndarray:
+        """So many bytes of it; others, where a call that this one interrupts still holds some."""
+        memory = self.memory
+        if memory.nbytes < size or sys.getrefcount(memory) > _UNUSED:
+            memory = self.memory = np.empty(size, np.uint8)
+        return memory[:size]
+
 
 _scratch = _Scratch()
 
@@ -85,9 +93,7 @@ def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.n
     size = product(problem.out_shape) * problem.engine.itemsize
     if size > _SCRATCH_BYTES or problem.channels_last:
         return allocate(problem)
-    if _scratch.memory.nbytes < size:
-        _scratch.memory = np.empty(size, np.uint8)
-    return _scratch.memory[:size].view(problem.engine).reshape(problem.out_shape)
+    return _scratch.take(size).view(problem.engine).reshape(problem.out_shape)
 
 
 def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndarray:
