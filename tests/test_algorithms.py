@@ -116,7 +116,7 @@ def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
     try:
         for cache in caches:
             cache.cache_clear()
-        assert depthwise._choose(problem).items > 2 * depthwise._choose(problem).blocks * problem.N
+        assert depthwise._choose(problem).items >= 2 * depthwise._choose(problem).blocks * problem.N
         check(depthwise, problem, *operands(problem))
     finally:
         for cache in caches:
@@ -190,7 +190,8 @@ def test_threads_change_nothing(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_odd_memory(name):
-    problem = CASES["layer-asymmetric" if name != "separable" else "outer_image-grouped"]
+    problem = CASES[{"separable": "outer_image-grouped", "depthwise": "own_windows-asymmetric"}.get(
+        name, "layer-asymmetric")]
     x, weight, bias = operands(problem)
     for view in (np.asfortranarray(x), x[..., ::-1].copy()[..., ::-1], np.repeat(x, 2, axis=-1)[..., ::2],
                  np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
@@ -203,7 +204,7 @@ def test_odd_memory(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_infinite_values_stay_where_they_are(name, value):
     for case in ("long_signal-plain", "image-symmetric", "layer-stride", "layer-dilation", "layer-tail",
-                 "outer_image-symmetric"):
+                 "outer_image-symmetric", "own_windows-stride", "own_windows-symmetric"):
         problem = CASES[case]
         if not supported(ALGORITHMS[name], problem):
             continue
@@ -222,8 +223,8 @@ def test_infinite_values_stay_where_they_are(name, value):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_large_samples_do_not_drown_small_outputs(name):
-    case = "signal-plain" if name in LONGEST_WINDOW else "outer_image-plain" if name == "separable" else \
-        "long_signal-plain"
+    own = {"separable": "outer_image-plain", "depthwise": "own_windows_line-plain"}
+    case = "signal-plain" if name in LONGEST_WINDOW else own.get(name, "long_signal-plain")
     problem = CASES[case].replace(dtype=np.dtype("f8"))
     x, weight, bias = operands(problem)
     x[..., x.shape[-1] // 2:x.shape[-1] // 2 + 3] = 1e13

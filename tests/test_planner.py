@@ -26,6 +26,11 @@ def test_a_forced_method_runs_alone(name, monkeypatch):
         if algorithm.NAME != name:
             monkeypatch.setattr(algorithm, "run", lambda *_: pytest.fail("a rival ran"))
     taps = W[:5]                                        # which every algorithm takes
+    if name == "depthwise":                             # where each signal has its own
+        signals, windows = np.multiply.outer(np.arange(1.0, 20), X), np.tile(taps, (19, 1))
+        np.testing.assert_allclose(nconv.convolve(signals, windows, method=name, axes=-1),
+                                   np.multiply.outer(np.arange(1.0, 20), np.convolve(X, taps)), atol=1e-12)
+        return
     np.testing.assert_allclose(nconv.convolve([X, 2 * X], [taps, -taps], method=name),
                                np.multiply.outer([1, 1, -2], np.convolve(X, taps)), atol=1e-12)
 
