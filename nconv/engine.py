@@ -188,9 +188,9 @@ def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
             result[part.blocks[0].places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
         elif len(part.blocks) == 1:
             places = part.blocks[0].places
-            y = arrays.part_target(part.problem, result, places)
-            algorithm.run(part.problem, packed, x, bias, y)
-            result[places] = y
+            with arrays.part_target(part.problem, result, places) as y:
+                algorithm.run(part.problem, packed, x, bias, y)
+                result[places] = y
         else:
             _run_together(arrays, algorithm, problem, part, packed, x, bias, result)
 
@@ -199,6 +199,6 @@ def _run_together(arrays, algorithm, problem, phase, packed, x, bias, result) ->
     """Run a phase of several blocks and bring each to its places."""
     if bias is not None:
         bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(phase.blocks), 1).reshape(-1)
-    y = arrays.part_target(phase.problem, result, ())
-    algorithm.run(phase.problem, packed, x, bias, y)
-    arrays.place_blocks(problem, y, result)
+    with arrays.part_target(phase.problem, result, ()) as y:
+        algorithm.run(phase.problem, packed, x, bias, y)
+        arrays.place_blocks(problem, y, result)

@@ -124,7 +124,7 @@ class _PartLibrary(JITCodeLibrary):
     """The code of a part on its way into a kernel: neither linked, nor optimised on its own, nor made machine code.
 
     Numba does all that for every function, and again for all that is linked into each of its callers, the body of a
-    `prange` included. Here it happens once, for the whole kernel, which takes more than half from a first call.
+    `prange` included. Here it happens once, for the whole kernel, which halves a first call.
     """
 
     @property

@@ -92,29 +92,29 @@ class _Rated:
 _RATES = {
     "call": (35.3e-6, 18.7e-6),
     "small.products_one": (2.25, 2.01), "small.products_many": (1.52, 1.23), "small.tiles_one": (5.17e-9, 4.65e-10),
-    "small.tiles_many": (5.71e-9, 5.38e-09), "small.products_line": (1.78, 1.15),
-    "small.tiles_line": (3.31e-9, 5.99e-09), "small.elements": (3.66e-10, 9.98e-11),
-    "small.elements_apart": (3.42e-10, 3.51e-10), "small.runs": (1.17e-9, 6e-09),
-    "small.weights": (3.35e-9, 2.77e-09), "small.rows": (7.44e-10, 6.69e-11),
+    "small.tiles_many": (5.71e-9, 5.38e-9), "small.products_line": (1.78, 1.15),
+    "small.tiles_line": (3.31e-9, 5.99e-9), "small.elements": (3.66e-10, 9.98e-11),
+    "small.elements_apart": (3.42e-10, 3.51e-10), "small.runs": (1.17e-9, 6e-9),
+    "small.weights": (3.35e-9, 2.77e-9), "small.rows": (7.44e-10, 6.69e-11),
     "direct.products_channels": (1.62, 1.33), "direct.products_filters": (2.56, 1.2),
     "direct.products_single": (2.25, 1.9), "direct.products_line": (2.01, 1.08),
-    "direct.lines_line": (7.09e-9, 6.83e-09), "direct.tiles_line": (2.18e-9, 1.92e-09),
-    "direct.lines_channels": (7.48e-9, 3.08e-09), "direct.lines_filters": (4.19e-10, 5.23e-10),
-    "direct.lines_single": (3.46e-9, 2.44e-09), "direct.tiles_channels": (1.18e-10, 1.04e-10),
-    "direct.tiles_filters": (2.8e-10, 3.67e-10), "direct.tiles_single": (1.17e-8, 1.05e-09),
-    "direct.turns": (4.31e-9, 1.01e-08), "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-09),
+    "direct.lines_line": (7.09e-9, 6.83e-9), "direct.tiles_line": (2.18e-9, 1.92e-9),
+    "direct.lines_channels": (7.48e-9, 3.08e-9), "direct.lines_filters": (4.19e-10, 5.23e-10),
+    "direct.lines_single": (3.46e-9, 2.44e-9), "direct.tiles_channels": (1.18e-10, 1.04e-10),
+    "direct.tiles_filters": (2.8e-10, 3.67e-10), "direct.tiles_single": (1.17e-8, 1.05e-9),
+    "direct.turns": (4.31e-9, 1.01e-8), "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-9),
     "direct.gathered": (3.58e-11, 1.97e-11), "direct.gathered_apart": (3.58e-11, 3.21e-12),
-    "direct.weights": (2.47e-9, 4.56e-09),
+    "direct.weights": (2.47e-9, 4.56e-9),
     "depthwise.products": (1.6, 1.6), "depthwise.tiles": (5e-10, 5e-10), "depthwise.squares": (3e-9, 4e-9),
     "depthwise.vectors": (2e-9, 2e-9), "depthwise.rows": (4e-8, 5e-8), "depthwise.weights": (5e-10, 5e-10),
-    "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-08),
-    "im2col.rows": (1.36e-9, 9.27e-09), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-09),
+    "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-8),
+    "im2col.rows": (1.36e-9, 9.27e-9), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-9),
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
-    "winograd.products": (2.9, 2.36), "winograd.loaded": (7.23e-11, 8.64e-11), "winograd.tiles": (1.26e-7, 2.44e-08),
-    "winograd.gathered": (2.46e-10, 1.85e-10), "winograd.rows": (1.42e-9, 3.86e-09),
+    "winograd.products": (2.9, 2.36), "winograd.loaded": (7.23e-11, 8.64e-11), "winograd.tiles": (1.26e-7, 2.44e-8),
+    "winograd.gathered": (2.46e-10, 1.85e-10), "winograd.rows": (1.42e-9, 3.86e-9),
     "winograd.transformed": (4.21e-11, 3.12e-11), "winograd.weights": (1.6e-10, 2.38e-10),
-    "fft.points": (4.73, 4.32), "fft.blocks": (2.8e-7, 3.27e-07), "fft.rows": (4.31e-8, 2.4e-08),
-    "fft.products": (1.0, 2.2), "fft.kernels": (3.45, 7.66), "fft.weights": (2.1e-8, 2.59e-08),
+    "fft.points": (4.73, 4.32), "fft.blocks": (2.8e-7, 3.27e-7), "fft.rows": (4.31e-8, 2.4e-8),
+    "fft.products": (1.0, 2.2), "fft.kernels": (3.45, 7.66), "fft.weights": (2.1e-8, 2.59e-8),
     "separable.products": (3.7, 0.783), "separable.gathered": (1.42e-10, 4.17e-10),
 }
 """What a public call takes that prepares a small weight, and one piece of an algorithm's work as its `counts` names it.
@@ -122,7 +122,8 @@ _RATES = {
 Of processors without AVX-512 and with it. Seconds; but of `products`, `points` and `kernels` the algorithms count the
 seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft`
 by least squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn
-problems have too few: by larger layers.
+problems have too few: by larger layers; and for `depthwise`: near those that serve the choice best. Without AVX-512
+the latter are guesses after the others, never measured.
 """
 
 

@@ -108,7 +108,7 @@ def test_windows_of_more_taps_than_one_chunk(name):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("case", [name for name in CASES if not depthwise.why_not(CASES[name])])
 def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
-    """Tiles that cut every axis, and lines that end within one."""
+    """Several tiles a map, the last of which are smaller."""
     monkeypatch.setattr(depthwise, "_TURNED_BYTES", 3000)
     problem = CASES[case]
     problem = problem.replace(size=tuple(n + 11 for n in problem.size), threads=threads, has_bias=True)

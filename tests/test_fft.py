@@ -86,5 +86,3 @@ def test_error_is_at_most_four_times_that_of_plain_sums(offset):
         plain += tap * x[t:t + plain.size]
     ours = nconv.correlate(x, h, "valid", method="fft")
     assert np.abs(ours - exact).max() <= 4 * np.abs(plain - exact).max()
-
-

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -28,7 +29,6 @@ ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
 _WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
 _SCRATCH_BYTES = 16 << 20      # of a part of an output, for which a thread keeps the memory
-_UNUSED = 3                    # references to an array of which no view is left: the thread's, a name's, the counter's
 _TILE = 16                     # rows and channels of a weight whose lines stay in the first cache
 
 
@@ -68,6 +68,9 @@ def keep(prepared: tuple) -> tuple:
     return weights, None if bias is None else bias.copy()
 
 
+_NOTHING = np.empty(0, np.uint8)
+
+
 class _Scratch(threading.local):
     """Memory of one thread that lasts from call to call.
 
@@ -75,25 +78,26 @@ class _Scratch(threading.local):
     of a call.
     """
 
-    memory = np.empty(0, np.uint8)
-
-    def take(self, size: int) -> np.ndarray:
-        """So many bytes of it; others, where a call that this one interrupts still holds some."""
-        memory = self.memory
-        if memory.nbytes < size or sys.getrefcount(memory) > _UNUSED:
-            memory = self.memory = np.empty(size, np.uint8)
-        return memory[:size]
+    memory = _NOTHING
 
 
 _scratch = _Scratch()
 
 
-def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> np.ndarray:
-    """Where a part of the output is computed before it goes to its places; the thread's next part goes there."""
+@contextmanager
+def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> Iterator[np.ndarray]:
+    """Where a part of the output is computed before it goes to its places: in memory that the thread keeps."""
     size = product(problem.out_shape) * problem.engine.itemsize
     if size > _SCRATCH_BYTES or problem.channels_last:
-        return allocate(problem)
-    return _scratch.take(size).view(problem.engine).reshape(problem.out_shape)
+        yield allocate(problem)
+        return
+    memory, _scratch.memory = _scratch.memory, _NOTHING     # a handler that interrupts this call takes its own
+    if memory.nbytes < size:
+        memory = np.empty(size, np.uint8)
+    try:
+        yield memory[:size].view(problem.engine).reshape(problem.out_shape)
+    finally:
+        _scratch.memory = memory
 
 
 def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndarray:

@@ -129,13 +129,13 @@ class LaneLayout(NamedTuple):
     groups: int                # blocks of as many channels as a vector has lanes
     channels: int
     rows: int                  # of the padded input under a full tile
-    image_stride: int          # of no meaning for tiles of one image
+    image_stride: int          # for `im2col_rows_kernel`, of no meaning in tiles of one image
     turned: int                # elements of the turned input
     sums: int                  # elements of the sums
     out: np.ndarray            # images, then output extents
     tile: np.ndarray           # one image, then a tile's output extents
     stride: np.ndarray
-    steps: np.ndarray          # padded positions between neighbours in the buffer: 1
+    steps: np.ndarray          # for the same: padded positions between neighbours in the buffer, here 1
     reach: np.ndarray          # spans of the window, per axis
     strides: np.ndarray        # positions from one neighbour to the next, per axis
     jumps: np.ndarray          # elements of the turned input from one output position to the next, per axis
@@ -283,7 +283,7 @@ def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, thr
     items = layout.groups
     for a in range(axes):
         items *= ceil_div_(layout.out[a], layout.tile[a])
-    # Each product loads a vector: one that lay in two lines of the cache would take twice as long.
+    # Each product loads a vector: from two lines of the cache it would come late, and take a third longer in all.
     line = 64 // source.flat.itemsize
     memory = np.zeros(layout.turned + line, source.flat.dtype)
     turned = memory[-memory.ctypes.data % 64 // source.flat.itemsize:]

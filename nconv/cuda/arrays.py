@@ -7,7 +7,8 @@ both wings alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -152,9 +153,10 @@ def allocate(problem: ConvProblem, like: Any = None) -> DeviceArray:
         raise MemoryError(f"the output of shape {problem.out_shape} needs {needed} bytes: {error}") from error
 
 
-def part_target(problem: ConvProblem, result: DeviceArray, places: tuple) -> DeviceArray:
+@contextmanager
+def part_target(problem: ConvProblem, result: DeviceArray, places: tuple) -> Iterator[DeviceArray]:
     """Where a part of the output is computed: at its places, which kernels reach by strides."""
-    return result[places]
+    yield result[places]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype, like: Any) -> DeviceArray:
