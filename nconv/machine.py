@@ -197,7 +197,7 @@ class Gpu(_Rated):
 
     The shares of them that the kernels of `direct` and `fft` reach are measured on an H200.
 
-    The number of multiprocessors and their clock are the driver's, where there is one.
+    The number of multiprocessors, their clock and shared memory are the driver's, where there is one.
     """
 
     name: str = "GPU"
@@ -206,10 +206,11 @@ class Gpu(_Rated):
     clock: float = 1.7e9           # Hz
     bandwidth: float = 3.0e12      # bytes/s of its memory
     launch: float = 6e-6           # seconds from one kernel's start to the next one's
+    shared: int = 227 << 10        # bytes of shared memory that a block may hold
     tensor_cores: bool = True      # that multiply TF32 and float16: from compute capability 8.0 on
     warp_groups: bool = False      # of four warps that multiply together: compute capability 9.0 alone
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "direct": 0.03, "direct_tile": 0.58, "im2col": 0.63, "im2col_tf32": 0.52, "im2col_half": 0.5, "fft": 0.026},
+        "direct": 0.03, "direct_tile": 0.58, "im2col": 0.63, "im2col_tf32": 0.52, "im2col_half": 0.5, "fft": 0.29},
         hash=False)
 
     def flops(self, dtype: np.dtype, tensor: str = "") -> float:
@@ -240,6 +241,7 @@ def family(device: str = "cpu") -> Any:
         gpu = cuda.get_current_device()
         name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
         return Gpu(name, processors=int(gpu.MULTIPROCESSOR_COUNT), clock=1e3 * gpu.CLOCK_RATE,
+                   shared=int(gpu.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
                    tensor_cores=tuple(gpu.compute_capability) >= (8, 0),
                    warp_groups=tuple(gpu.compute_capability) == (9, 0))
     except Exception:                              # no driver, or a simulated device: the data sheet must do

@@ -29,12 +29,6 @@ SHARED_LIMIT = 48 * 1024
 """Bytes of shared memory that a block of every GPU may hold without asking."""
 
 
-@cache
-def shared_limit() -> int:
-    """Bytes of shared memory that a block of this GPU may hold if it asks."""
-    return 1 << 20 if SIMULATED else int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-
-
 LANES = 4 if SIMULATED else 32
 """Threads that a kernel lets run side by side along the memory; few in the simulator: there each is one of Python's."""
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["behind", "close_copies", "copy_async", "fields", "load", "load_where", "magnitude", "pair", "store",
-           "vload4", "vstore", "wait_copies", "window_store", "window_sums"]
+__all__ = ["behind", "close_copies", "copy_async", "fields", "load", "load_or", "load_where", "magnitude", "pair",
+           "store", "vload4", "vstore", "wait_copies", "warp_max", "window_store", "window_sums"]
 
 
 if SIMULATED or cuda is None:
@@ -51,6 +51,11 @@ if SIMULATED or cuda is None:
         return array[at] if inside else other[which]
 
     @block_function
+    def load_or(array, at, other):
+        """array[at], or another number of its type where the index is negative, without a branch."""
+        return array[at] if at >= 0 else other
+
+    @block_function
     def pair(low, high):
         """Two numbers of 16 bits as one word of 32."""
         return np.uint32(int(low) | int(high) << 16)
@@ -60,6 +65,11 @@ if SIMULATED or cuda is None:
         """The leading 32 bits of a float without its sign: a whole number that grows with it, NaN above all others."""
         bits = int(value.view(f"i{value.itemsize}")) >> 8 * value.itemsize - 32
         return np.int32(bits & 0x7FFFFFFF)
+
+    @block_function
+    def warp_max(value):
+        """The largest of a warp's whole numbers, for all of its threads; in the simulator a warp is one thread."""
+        return value
 
     @cache
     def fields(kind):
@@ -199,6 +209,26 @@ else:
         return signature, generate
 
     @intrinsic
+    def load_or(typingctx, array, at, other):
+        signature = array.dtype(array, at, array.dtype)
+
+        def generate(context, builder, signature, args):
+            kind, place = args[2].type, args[1].type
+            address = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+            width = signature.return_type.bitwidth
+            word, letter, sign = ir.IntType(width), "l" if width == 64 else "r", "l" if place.width == 64 else "r"
+            # A predicate, where a choice of the address would take two instructions more.
+            read = ir.InlineAsm(
+                ir.FunctionType(word, [place, ir.IntType(64), word]),
+                f"{{{{ .reg .pred inside; setp.ge.s{place.width} inside, $1, 0; mov.b{width} $0, $3; "
+                f"@inside ld.global.b{width} $0, [$2]; }}}}", f"=&{letter},{sign},l,{letter}", False)
+            found = builder.call(read, [args[1], builder.ptrtoint(address, ir.IntType(64)),
+                                        builder.bitcast(args[2], word)])
+            return builder.bitcast(found, kind)
+
+        return signature, generate
+
+    @intrinsic
     def magnitude(typingctx, value):
         def generate(context, builder, signature, args):
             width = signature.args[0].bitwidth
@@ -208,6 +238,16 @@ else:
             return builder.and_(bits, ir.Constant(bits.type, 0x7FFFFFFF))
 
         return types.int32(value), generate
+
+    @intrinsic
+    def warp_max(typingctx, value):
+        def generate(context, builder, signature, args):
+            word = ir.IntType(32)
+            kind = ir.FunctionType(word, [word])
+            largest = ir.InlineAsm(kind, "redux.sync.max.s32 $0, $1, 0xffffffff;", "=r,r", True)
+            return builder.call(largest, args)
+
+        return types.int32(types.int32), generate
 
     @cache
     def fields(kind):

@@ -9,7 +9,8 @@ over channels and parts of the window.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import chain
 from itertools import product as every
 from typing import Any, NamedTuple
 
@@ -18,14 +19,15 @@ import numpy as np
 from ...geometry import ceil_div, product, span
 from ...machine import machine
 from ...problem import ConvProblem
-from ..arrays import Operand, address_maps, bias_vector, in_three_axes, operand, parts, real_dtype, three
-from ..device import SIMULATED, launch, table
+from ..arrays import Operand, bias_vector, in_three_axes, operand, parts, real_dtype, three
+from ..device import SIMULATED, device_cache, launch, table
+from ..division import divisor
 from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
-from . import planes
-from .blocks import BlockLayout, fft_kernels
+from . import boxes, planes
+from .blocks import BlockLayout, block_kernel, forward_kernel, product_kernel, threads_of, weight_kernel
 from .loudness import limits_of
-from .transforms import twiddles
+from .samples import MOST_PLACES, extent, fill_of, sample_maps
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -33,9 +35,11 @@ NAME = "fft"
 SUPPORTS = "floating and complex types in up to three axes; every window, stride and boundary"
 REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (overlap-save); Wefers 2015, "
              "Partitioned Convolution Algorithms for Real-Time Auralization, chapter 5")
-_BLOCK_BYTES = 32 * 1024       # of a complex block: it fits the shared memory that needs no asking
-_SIZES = (64, 256) if SIMULATED else (1024, 2048, 4096)        # points of a block
-_THREADS = 16 if SIMULATED else 256
+_SIZES = (6, 8) if SIMULATED else (10, 11, 12, 13, 14)         # logarithms of the points of a block
+_LEAST_ROW = 2 if SIMULATED else 8                             # points of a block along the last axis
+_BESIDE = 64                   # bytes of shared memory that a kernel has besides
+_LATENCY = 12e-6               # seconds from a block's first instruction to its last, however few there are
+_POINT = 15                    # flops in the time in which a point is gathered or stored
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -60,7 +64,14 @@ def _block_seconds(problem: ConvProblem, machine) -> float:
     choice = _choose(problem)
     traffic = choice.moved + (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
     rate = machine.flops(problem.engine) * machine.efficiency["fft"]
-    return max(choice.flops / rate, traffic / machine.bandwidth) + machine.launch * (1 if choice.fused else 2)
+    work = choice.flops * _idle(choice.out_blocks, machine)
+    kernels = 1 if choice.fused else 2
+    return max(work / rate, traffic / machine.bandwidth) + kernels * (machine.launch + _LATENCY)
+
+
+def _idle(blocks: int, machine) -> float:
+    """How many times longer so many blocks take than their share, because multiprocessors have none."""
+    return max(1.0, machine.processors / blocks)
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -92,13 +103,19 @@ class _Choice(NamedTuple):
     """A block's shape with what only the host needs."""
 
     layout: BlockLayout
-    points: int
+    lengths: tuple[int, int, int]
+    reach: tuple[int, ...]     # lengths of the maps
     fused: bool
     kernel_blocks: int
     x_blocks: int
     out_blocks: int
     flops: float
     moved: float               # bytes of spectra
+
+    @property
+    def points(self) -> int:
+        """Of a block."""
+        return product(self.lengths)
 
 
 class _Axis(NamedTuple):
@@ -123,49 +140,64 @@ def _axis(length: int, taps: int, dilation: int, dense: int) -> _Axis | None:
     return _Axis(length, chunk * dilation, chunk, ceil_div(taps, chunk), ceil_div(dense, chunk * dilation))
 
 
+@cache
+def _shapes(itemsize: int, room: int) -> list[tuple[int, int, int]]:
+    """Shapes of blocks that have room in shared memory; rows are so long that a warp reads neighbours."""
+    found = []
+    for exponent in _SIZES:
+        for e0, e1 in every(range(exponent + 1), repeat=2):
+            lengths = 1 << e0, 1 << e1, 1 << max(0, exponent - e0 - e1)
+            if product(lengths) == 1 << exponent and lengths[2] >= _LEAST_ROW and (
+                    boxes.bytes_of(lengths, itemsize) + _BESIDE <= room):
+                found.append(lengths)
+    return found
+
+
 @lru_cache(maxsize=256)
 def _choose(problem: ConvProblem) -> _Choice | None:
     p = in_three_axes(problem)
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
-    largest = _BLOCK_BYTES // (2 * real_dtype(p).itemsize)
-    best = None
-    for points in _SIZES:
-        exponent = points.bit_length() - 1
-        for e0, e1 in every(range(exponent + 1), repeat=2):
-            lengths = (1 << e0, 1 << e1, 1 << exponent - e0 - e1) if e0 + e1 <= exponent else None
-            if lengths is None or points > largest or any(
-                    n > 1 and d == 1 and k == 1 for n, d, k in zip(lengths[:2], dense, p.kernel, strict=False)):
-                continue
-            axes = [_axis(*of) for of in zip(lengths, p.kernel, p.dilation, dense, strict=True)]
-            if None not in axes:
-                choice = _priced(p, axes, points, dense)
-                if best is None or choice.flops < best.flops:
-                    best = choice
-    return best
+    gpu, best = machine("cuda"), None
+    for lengths in _shapes(real_dtype(p).itemsize, gpu.shared):
+        if any(n > 1 and d == 1 and k == 1 for n, d, k in zip(lengths[:2], dense, p.kernel, strict=False)):
+            continue
+        axes = [_axis(*of) for of in zip(lengths, p.kernel, p.dilation, dense, strict=True)]
+        if None not in axes:
+            choice = _priced(p, axes, lengths, dense)
+            work = choice.flops * _idle(choice.out_blocks, gpu)
+            if best is None or work < best[0]:
+                best = work, choice
+    return best[1] if best else None
 
 
-def _priced(p: ConvProblem, axes: list[_Axis], points: int, dense: list[int]) -> _Choice:
+def _priced(p: ConvProblem, axes: list[_Axis], lengths: tuple[int, int, int], dense: list[int]) -> _Choice:
     """One shape of block with its work."""
-    riders = parts(p) == 1
+    points = product(lengths)
     grid = [a.grid for a in axes]
-    ride = ceil_div(grid[2], 2) if riders and grid[2] > 1 else 0
-    if ride:
-        grid[2] = ride
+    rides = parts(p) == 1 and grid[2] > 1
+    if rides:
+        grid[2] = ceil_div(grid[2], 2)
+    ride = grid[2] * axes[2].valid if rides else 0
     pieces = product(a.pieces for a in axes)
     fused = p.C == 1 and pieces == 1
-    x_blocks = 0 if fused else p.N * p.groups * p.C * product(
-        g + a.pieces - 1 for g, a in zip(grid, axes, strict=True))
+    x_grid = [g + a.pieces - 1 for g, a in zip(grid, axes, strict=True)]
+    x_blocks = 0 if fused else p.N * p.groups * p.C * product(x_grid)
     out_blocks = p.N * p.groups * p.K * product(grid)
     kernel_blocks = p.groups * p.K * p.C * pieces
-    one = 5 * points * np.log2(points)
+    one = (5 * (points.bit_length() - 1) + _POINT) * points
     flops = (x_blocks + out_blocks * (2 if fused else 1)) * one + 8 * out_blocks * p.C * pieces * points
     columns = list(zip(*axes, strict=True))
+    _, valid, chunk, pieces_of, _ = columns
+    reach = [g * v + n for g, v, n in zip(x_grid, valid, lengths, strict=True)]
+    reach[2] += ride
+    second = 2 if parts(p) == 2 else 1 if rides else 0
     layout = BlockLayout(
-        p.groups, p.C, p.K, parts(p), *(n.bit_length() - 1 for n in columns[0]), *columns[1], *columns[2], *columns[3],
-        *grid, ride, *p.kernel,
-        *p.dilation, *p.stride, *dense, *p.reach, max(columns[0]).bit_length() - 1, *limits_of(real_dtype(p)))
+        p.groups, p.C, p.K, second, *valid, *chunk, *pieces_of, *grid, ride, *p.kernel, *p.dilation, *p.stride,
+        *chain.from_iterable(map(divisor, p.stride)), *dense, reach[0], reach[0] + reach[1],
+        *limits_of(real_dtype(p)))
     moved = (2 * x_blocks + out_blocks * p.C * pieces) * 2 * points * real_dtype(p).itemsize
-    return _Choice(layout, points, fused, kernel_blocks, x_blocks, out_blocks, float(flops), float(moved) * (not fused))
+    return _Choice(layout, lengths, tuple(reach), fused, kernel_blocks, x_blocks, out_blocks, float(flops),
+                   float(moved) * (not fused))
 
 
 class Prepared(NamedTuple):
@@ -186,12 +218,22 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
     spectra = empty((choice.kernel_blocks * 2 * choice.points,), dtype, raw)
     strange = empty((problem.groups * problem.K,), np.dtype("i4"), raw)
     strange[()] = 0
-    launch(fft_kernels(dtype.name, choice.points, _THREADS)[0], choice.kernel_blocks, _THREADS, raw.stream,
-           table(tuple(choice.layout)), twiddles(1 << choice.layout.log_turns, dtype), raw.memory(dtype),
-           spectra.memory(), strange.memory())
+    _launch(choice, weight_kernel(dtype.name, choice.lengths), choice.kernel_blocks, dtype, raw.stream,
+            table(tuple(choice.layout)), _twiddles(choice, dtype), raw.memory(dtype), spectra.memory(),
+            strange.memory())
     plane = _plane(problem)
     whole = planes.prepare(problem, plane, raw) if plane else None
     return Prepared(spectra, whole, strange, raw, watch(problem, raw, own=True))
+
+
+def _launch(choice: _Choice, kernel: Any, blocks: int, dtype: np.dtype, stream: int, *arrays: Any) -> None:
+    """Launch a kernel whose blocks hold one block each."""
+    launch(kernel, blocks, threads_of(choice.lengths, dtype.itemsize), stream, *arrays,
+           shared=boxes.bytes_of(choice.lengths, dtype.itemsize))
+
+
+def _twiddles(choice: _Choice, dtype: np.dtype) -> Any:
+    return boxes.twiddles(choice.lengths, boxes.held(choice.lengths, dtype.itemsize), dtype)
 
 
 def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceArray | None, out: DeviceArray) -> None:
@@ -208,21 +250,31 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
 def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, asked: Any, source: Operand,
                 bias: tuple[Any, int], kernel_strange: Any, target: Operand) -> None:
     """Fill the output block by block, if it is `asked` for."""
-    choice = _choose(problem)
-    dtype = real_dtype(problem)
-    maps = address_maps(in_three_axes(problem), three(source.strides[3:], 0))
-    layout = choice.layout._replace(
-        x_start=source.start, x_batch=source.strides[0], x_channel=source.strides[1], x_part=source.strides[2],
-        out_start=target.start, out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
-        **{f"out_stride{a}": s for a, s in enumerate(three(target.strides[3:], 0))}, bias_size=bias[1])
-    _, forward, multiply, block = fft_kernels(dtype.name, choice.points, _THREADS)
-    read = (table(tuple(layout)), asked, twiddles(1 << layout.log_turns, dtype), source.flat, maps.index,
-            table((*maps.fill, 0), dtype.str))
-    kernels = (prepared.weight.memory(dtype), prepared.spectra.memory(), kernel_strange, bias[0], target.flat)
+    choice, dtype = _choose(problem), real_dtype(problem)
+    form, layout, maps = _read(problem, source[1:], target[1:], bias[1])
+    read = layout, asked, _twiddles(choice, dtype), source.flat, maps, fill_of(problem)
+    kernels = prepared.weight.memory(dtype), prepared.spectra.memory(), kernel_strange, bias[0], target.flat
+    strided = max(problem.stride) > 1
     if choice.fused:
-        launch(block, choice.out_blocks, _THREADS, like.stream, *read, *kernels)
+        _launch(choice, block_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *read, *kernels)
         return
     spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, like).memory()
     strange = empty((choice.x_blocks,), np.dtype("i4"), like).memory()
-    launch(forward, choice.x_blocks, _THREADS, like.stream, *read, spectra, strange)
-    launch(multiply, choice.out_blocks, _THREADS, like.stream, *read, spectra, strange, *kernels)
+    _launch(choice, forward_kernel(*form), choice.x_blocks, dtype, like.stream, *read, spectra, strange)
+    _launch(choice, product_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *read, spectra, strange,
+            *kernels)
+
+
+@device_cache(1024)
+def _read(problem: ConvProblem, source: tuple, target: tuple, bias_size: int) -> tuple[tuple, Any, Any]:
+    """(what a kernel is made for, layout and maps on the device); arrays by the start and strides of an `Operand`."""
+    choice = _choose(problem)
+    (x_start, x_strides), (out_start, out_strides) = source, target
+    furthest = max(extent(problem.x_shape, x_strides), extent(problem.out_shape, out_strides))
+    index = "int32" if furthest < MOST_PLACES["int32"] else "int64"
+    maps, before = sample_maps(problem, choice.reach, three(x_strides[3:], 0), index)
+    layout = choice.layout._replace(
+        **dict(zip(("x_batch", "x_channel", "x_part"), x_strides, strict=False)), x_start=x_start + before,
+        **dict(zip(("out_batch", "out_channel", "out_part"), out_strides, strict=False)), out_start=out_start,
+        **{f"out_stride{a}": s for a, s in enumerate(three(out_strides[3:], 0))}, bias_size=bias_size)
+    return (real_dtype(problem).name, index, choice.lengths), table(tuple(layout)), maps

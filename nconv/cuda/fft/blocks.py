@@ -1,24 +1,31 @@
 """Overlap-save in blocks of shared memory: gather, transform, multiply, transform back, store.
 
 A window longer than a block allows is cut into parts; block b of the output then sums the products of part j of the
-window with block b + j of the input (uniformly partitioned convolution), and channels are summed likewise.
+window with block b + j of the input (uniformly partitioned convolution), and channels are summed likewise. Each thread
+has the same points of a block in registers before the first pass and behind the last one, where products are taken.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba import int32, int64
 
-from ..arrays import OUTSIDE
-from ..device import block_function, cuda, kernel
-from ..ptx import fields
-from .loudness import is_uneven, limits_of, reset
-from .transforms import backward, forward
+from ...geometry import product
+from ..device import SIMULATED, block_function, cuda, kernel
+from ..division import over
+from ..ptx import behind, fields, load, magnitude, store, warp_max
+from .boxes import Lengths, butterfly_of, held, in_turn, passes_of, transform_box
+from .loudness import SILENT, fraction_of, largest
+from .passes import divide
+from .registers import add_products, multiply, pull, push
+from .samples import nowhere, outside, sample
 
-BEYOND = OUTSIDE // 2
+_CELL = 4                      # points of a thread that are one cell with those of its warp
+_WARP = 1 if SIMULATED else 32
 
 
 class BlockLayout(NamedTuple):
@@ -27,10 +34,7 @@ class BlockLayout(NamedTuple):
     groups: int
     channels: int              # of one group
     out_channels: int
-    parts: int                 # 2 for complex numbers
-    log0: int                  # of the points of a block, to the base of two
-    log1: int
-    log2: int
+    second: int                # what the imaginary part is: 0 nothing, 1 the rider, 2 of a complex number
     valid0: int                # outputs of a block, and the shift from one block to the next
     valid1: int
     valid2: int
@@ -43,7 +47,7 @@ class BlockLayout(NamedTuple):
     grid0: int                 # blocks of the output; the riders' half of them along axis 2
     grid1: int
     grid2: int
-    ride: int                  # blocks of axis 2 from a block to the one that rides as its imaginary part; 0: complex
+    ride: int                  # outputs along axis 2 from a block to its rider
     kernel0: int
     kernel1: int
     kernel2: int
@@ -53,14 +57,18 @@ class BlockLayout(NamedTuple):
     stride0: int
     stride1: int
     stride2: int
+    over0: int                 # see `division.divisor`
+    shift0: int
+    over1: int
+    shift1: int
+    over2: int
+    shift2: int
     dense0: int                # outputs before the stride
     dense1: int
     dense2: int
-    reach0: int                # length of the maps
-    reach1: int
-    reach2: int
-    log_turns: int             # of the table of twiddles
-    loud: int                  # see `is_uneven`
+    map1: int                  # where the maps of axes 1 and 2 begin
+    map2: int
+    loud: int                  # see `loudness`; the last two count exponents from 0
     large: int
     small: int
     x_start: int = 0
@@ -80,212 +88,397 @@ class BlockLayout(NamedTuple):
 layout_of = fields(BlockLayout)
 
 
-@block_function
-def locate(layout, x, maps, fill, part, base, u0, u1, u2):
-    """The padded input at a position; 0, which stands last in `fill`, behind all that any output sees."""
-    if u0 >= layout.reach0 or u1 >= layout.reach1 or u2 >= layout.reach2:
-        return fill[layout.parts]
-    at = base + maps[u0] + maps[layout.reach0 + u1] + maps[layout.reach0 + layout.reach1 + u2]
-    return x[at + part * layout.x_part] if at > BEYOND else fill[part]
+def threads_of(lengths: Lengths, itemsize: int) -> int:
+    """Threads of a block."""
+    return product(lengths) // held(lengths, itemsize)
+
+
+def resident(lengths: Lengths, itemsize: int) -> int:
+    """Blocks that a multiprocessor's registers must suffice for: at 80 a thread, or 128 where its points take half."""
+    each = 80 if held(lengths, itemsize) * itemsize <= 64 else 128
+    return max(1, 65536 // (each * threads_of(lengths, itemsize)))
 
 
 @block_function
-def output_of(place, dense, stride):
-    """Index of the output at a place before the stride; -1 where there is none. Without a division where it can."""
-    if place >= dense:
-        return -1
-    if stride == 1:
-        return place
-    return place // stride if place % stride == 0 else -1
+def to_of(at, stride, factor, shift):
+    """Index of the output at a place before the stride; -1 where there is none."""
+    quotient = over(at, factor, shift)
+    return quotient if int32(quotient * int32(stride)) == at else int32(-1)
 
 
 @block_function
-def transform_block(layout, re, im, points, turns, thread, threads):
-    """Forward along all axes; begins with a barrier."""
-    cuda.syncthreads()
-    forward(re, im, points, layout.log2, 0, turns, layout.log_turns, thread, threads)
-    forward(re, im, points, layout.log1, layout.log2, turns, layout.log_turns, thread, threads)
-    forward(re, im, points, layout.log0, layout.log1 + layout.log2, turns, layout.log_turns, thread, threads)
+def same(at, stride, factor, shift):
+    """`to_of` for a stride of 1."""
+    return at
 
 
 @block_function
-def transform_back(layout, re, im, points, turns, thread, threads):
-    """Back along all axes; begins with a barrier."""
-    cuda.syncthreads()
-    backward(re, im, points, layout.log0, layout.log1 + layout.log2, turns, layout.log_turns, thread, threads)
-    backward(re, im, points, layout.log1, layout.log2, turns, layout.log_turns, thread, threads)
-    backward(re, im, points, layout.log2, 0, turns, layout.log_turns, thread, threads)
-
-
-@block_function
-def gather_block(layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads):
-    """Fill a block and its rider with padded input; whether a transform cannot hold it. Ends with a barrier."""
-    strange = 0
-    if thread == 0:
-        reset(extremes)
-    for i in range(thread, points, threads):
-        u2 = b2 * layout.valid2 + (i & ((1 << layout.log2) - 1))
-        u1 = b1 * layout.valid1 + ((i >> layout.log2) & ((1 << layout.log1) - 1))
-        u0 = b0 * layout.valid0 + (i >> (layout.log2 + layout.log1))
-        first = locate(layout, x, maps, fill, 0, base, u0, u1, u2)
-        if layout.parts == 2:
-            second = locate(layout, x, maps, fill, 1, base, u0, u1, u2)
-        else:
-            second = locate(layout, x, maps, fill, 0, base, u0, u1, u2 + layout.ride * layout.valid2)
-        re[i] = first
-        im[i] = second
-        if not (first - first == 0 and second - second == 0):
-            strange = 1
-    if cuda.syncthreads_or(strange):
-        return True
-    row = max(1, (1 << layout.log2) * threads // points)
-    return is_uneven(re, im, points, extremes, peaks, row, layout.loud, layout.large, layout.small, thread, threads)
-
-
-@block_function
-def store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads):
-    """Write what did not wrap around of a block and its rider."""
-    for i in range(thread, points, threads):
-        i2 = i & ((1 << layout.log2) - 1)
-        i1 = (i >> layout.log2) & ((1 << layout.log1) - 1)
-        i0 = i >> (layout.log2 + layout.log1)
-        q1 = output_of(b1 * layout.valid1 + i1, layout.dense1, layout.stride1)
-        q0 = output_of(b0 * layout.valid0 + i0, layout.dense0, layout.stride0)
-        if i0 < layout.valid0 and i1 < layout.valid1 and i2 < layout.valid2 and q0 >= 0 and q1 >= 0:
-            to = base + q0 * layout.out_stride0 + q1 * layout.out_stride1
-            for second in range(2):
-                part = second if layout.parts == 2 else 0
-                q2 = output_of((b2 + second * layout.ride) * layout.valid2 + i2, layout.dense2, layout.stride2)
-                if q2 >= 0 and (layout.parts == 2 or second == 0 or layout.ride > 0):
-                    value = (im[i] if second else re[i]) * scale
-                    value += bias[(k * layout.parts + part) % layout.bias_size]
-                    out[to + q2 * layout.out_stride2 + part * layout.out_part] = value
-
-
-@block_function
-def sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads):
-    """The outputs of a block and its rider by the definition, where spectra would spread a value over quieter ones."""
-    window = layout.kernel0 * layout.kernel1 * layout.kernel2
-    count = layout.valid0 * layout.valid1 * layout.valid2
-    riders = 2 if layout.ride > 0 else 1
-    for i in range(thread, count * riders, threads):
-        second = i // count
-        j = i % count
-        o2 = (b2 + second * layout.ride) * layout.valid2 + j % layout.valid2
-        o1 = b1 * layout.valid1 + j // layout.valid2 % layout.valid1
-        o0 = b0 * layout.valid0 + j // layout.valid2 // layout.valid1
-        q2 = output_of(o2, layout.dense2, layout.stride2)
-        q1 = output_of(o1, layout.dense1, layout.stride1)
-        q0 = output_of(o0, layout.dense0, layout.stride0)
-        if q0 >= 0 and q1 >= 0 and q2 >= 0:
-            to = base + q0 * layout.out_stride0 + q1 * layout.out_stride1 + q2 * layout.out_stride2
-            for part in range(layout.parts):
-                total = bias[(k * layout.parts + part) % layout.bias_size]
-                for c in range(layout.channels):
-                    x_base = layout.x_start + n * layout.x_batch + (g * layout.channels + c) * layout.x_channel
-                    for t in range(window):
-                        u2 = o2 + t % layout.kernel2 * layout.dilation2
-                        u1 = o1 + t // layout.kernel2 % layout.kernel1 * layout.dilation1
-                        u0 = o0 + t // layout.kernel2 // layout.kernel1 * layout.dilation0
-                        w = ((k * layout.channels + c) * window + t) * layout.parts
-                        total += weight[w + part] * locate(layout, x, maps, fill, 0, x_base, u0, u1, u2)
-                        if layout.parts == 2:
-                            other = weight[w + 1 - part] * locate(layout, x, maps, fill, 1, x_base, u0, u1, u2)
-                            total += other if part else -other
-                out[to + part * layout.out_part] = total
+def block_of(layout, block, extra):
+    """(all that lies above blocks, block along axis 0, 1, 2); `extra`: 1 for blocks of the input, else 0."""
+    rest, b2 = divide(block, layout.grid2 + extra * (layout.pieces2 - 1))
+    rest, b1 = divide(rest, layout.grid1 + extra * (layout.pieces1 - 1))
+    rest, b0 = divide(rest, layout.grid0 + extra * (layout.pieces0 - 1))
+    return rest, b0, b1, b2
 
 
 @cache
-def fft_kernels(dtype_name: str, points: int, threads: int):
-    """(weight, forward, product, fused) kernels for one type and one size of block."""
-    dtype = getattr(numba, dtype_name)
-    PER_THREAD = points // threads
-    LARGE = dtype(2.0 ** limits_of(np.dtype(dtype_name)).large)
+def _gather(lengths: Lengths, itemsize: int, index: str):
+    """The function that fills a thread's `values` with points of a block and its rider, those of the first pass."""
+    most = held(lengths, itemsize)
+    axis, radix, apart, inner, _ = passes_of(lengths, most)[0]
+    along = apart // inner
+    length1, length2 = lengths[1:]
+    NOWHERE, OUTSIDE, place = nowhere(index), outside(index), getattr(numba, index)
 
-    @kernel
+    def of(k):
+        butterfly, first_point = butterfly_of(lengths, most, 0, k), k * radix
+
+        @block_function
+        def gather(values, layout, x, maps, fill, base, b0, b1, b2, thread):
+            second, ride = int32(layout.second), int32(layout.ride)
+            nothing, fill_re = fill[0], fill[1]
+            fill_im = fill[2] if second == 2 else fill_re
+            re, im = behind(x, base), behind(x, base + layout.x_part * (second == 2))
+            rest, u2 = divide(butterfly(thread)[0], length2)
+            u0, u1 = divide(rest, length1)
+            at0 = int32(b0 * int32(layout.valid0) + u0)
+            at1 = int32(int32(layout.map1) + b1 * int32(layout.valid1) + u1)
+            at2 = int32(int32(layout.map2) + b2 * int32(layout.valid2) + u2)
+            here, there = place(0), place(NOWHERE)             # but for what lies along the axis of the pass
+            if axis != 0:
+                here = place(here + load(maps, at0))
+            if axis != 1:
+                here = place(here + load(maps, at1))
+            if axis == 2:
+                there = here if second > 0 else there
+                ones, others = behind(maps, int64(at2)), behind(maps, int64(at2 + ride))
+            else:
+                if second > 0:
+                    there = place(here + load(maps, int32(at2 + ride)))
+                here = place(here + load(maps, at2))
+                ones = behind(maps, int64(at0 if axis == 0 else at1))
+                others = ones
+            for q in range(radix):
+                i = 2 * (first_point + q)
+                values[i] = sample(re, place(here + load(ones, q * along)), fill_re, nothing, OUTSIDE)
+                values[i + 1] = sample(im, place(there + load(others, q * along)), fill_im, nothing, OUTSIDE)
+
+        return gather
+
+    return in_turn([of(k) for k in range(most // radix)])
+
+
+@cache
+def _is_uneven(lengths: Lengths, dtype_name: str):
+    """The function that tells whether a transform cannot hold a block, or its rider; see `loudness`.
+
+    A cell is what a warp's threads have of up to four points that follow one another in the first pass: that many
+    pieces of 32 samples side by side. One piece alone could have a single sample, at an edge, and be quiet by chance.
+    """
+    dtype = np.dtype(dtype_name)
+    most = held(lengths, dtype.itemsize)
+    radix, points, fraction = passes_of(lengths, most)[0].radix, product(lengths), fraction_of(dtype)
+    cell = min(_CELL, radix)
+
+    @block_function
+    def is_uneven(layout, values, extremes, thread):
+        """The same for all threads; begins behind a barrier that followed `reset`, ends with one."""
+        high, low = int32(0), int32(SILENT)
+        for number in range(most // cell):
+            for part in range(2):
+                peak = int32(0)
+                for i in range(cell):
+                    peak = max(peak, magnitude(values[2 * (number * cell + i) + part]))
+                peak = warp_max(peak)
+                high = max(high, peak)
+                low = min(low, peak if peak > 0 else int32(SILENT))
+        if thread % _WARP == 0:
+            cuda.atomic.max(extremes, 0, high)
+            cuda.atomic.min(extremes, 1, low)
+        cuda.syncthreads()
+        loudest = extremes[0] >> fraction
+        quiet = extremes[1] >> fraction
+        if loudest - quiet > layout.loud:
+            count = int32(0)
+            for i in range(2 * most):
+                count += int32((magnitude(values[i]) >> fraction) > quiet + layout.loud)
+            cuda.atomic.add(extremes, 2, count)
+            cuda.syncthreads()
+            if extremes[2] <= points // 8:
+                return True
+        return loudest > layout.large or (loudest < layout.small and extremes[0] > 0)
+
+    return is_uneven
+
+
+@block_function
+def reset(extremes, thread):
+    """Begin with no sample seen: [largest magnitude, that of the quietest cell, loud samples]. Ends with a barrier."""
+    if thread == 0:
+        extremes[0] = 0
+        extremes[1] = SILENT
+        extremes[2] = 0
+    cuda.syncthreads()
+
+
+@cache
+def _put(lengths: Lengths, dtype_name: str, index: str, strided: bool):
+    """The function that writes what did not wrap around of a thread's points of a block and its rider."""
+    dtype, place = getattr(numba, dtype_name), getattr(numba, index)
+    most = held(lengths, dtype.bitwidth // 8)
+    axis, radix, apart, inner, _ = passes_of(lengths, most)[0]
+    along, scale, to = apart // inner, 1 / product(lengths), to_of if strided else same
+    length1, length2 = lengths[1:]
+
+    def of(k):
+        butterfly, first_point = butterfly_of(lengths, most, 0, k), k * radix
+
+        @block_function
+        def put(values, layout, bias, out, base, k_all, b0, b1, b2, thread):
+            second, ride = int32(layout.second), int32(layout.ride)
+            parts = 1 + (second == 2)
+            plus_re = bias[divide(k_all * parts, layout.bias_size)[1]]
+            plus_im = bias[divide(k_all * parts + parts - 1, layout.bias_size)[1]]
+            re, im = behind(out, base), behind(out, base + layout.out_part * (second == 2))
+            rest, i2 = divide(butterfly(thread)[0], length2)
+            i0, i1 = divide(rest, length1)
+            v0 = int32(b0 * int32(layout.valid0))
+            v1 = int32(b1 * int32(layout.valid1))
+            v2 = int32(b2 * int32(layout.valid2))
+            end0 = min(int32(layout.valid0), int32(int32(layout.dense0) - v0))
+            end1 = min(int32(layout.valid1), int32(int32(layout.dense1) - v1))
+            end2 = min(int32(layout.valid2), int32(int32(layout.dense2) - v2))
+            rider_end = min(int32(layout.valid2), int32(int32(layout.dense2) - v2 - ride)) if second > 0 else int32(0)
+            step0, step1, step2 = place(layout.out_stride0), place(layout.out_stride1), place(layout.out_stride2)
+            for q in range(radix):
+                u0 = int32(i0 + q * along) if axis == 0 else i0
+                u1 = int32(i1 + q * along) if axis == 1 else i1
+                u2 = int32(i2 + q * along) if axis == 2 else i2
+                q0 = to(int32(v0 + u0), layout.stride0, layout.over0, layout.shift0)
+                q1 = to(int32(v1 + u1), layout.stride1, layout.over1, layout.shift1)
+                here = to(int32(v2 + u2), layout.stride2, layout.over2, layout.shift2)
+                there = to(int32(v2 + u2 + ride), layout.stride2, layout.over2, layout.shift2)
+                inside = u0 < end0 and u1 < end1 and (not strided or (q0 >= 0 and q1 >= 0))
+                row = place(q0 * step0 + q1 * step1)
+                i = 2 * (first_point + q)
+                if inside and u2 < end2 and (not strided or here >= 0):
+                    store(re, place(row + here * step2), values[i] * dtype(scale) + plus_re)
+                if inside and u2 < rider_end and (not strided or there >= 0):
+                    store(im, place(row + there * step2), values[i + 1] * dtype(scale) + plus_im)
+
+        return put
+
+    return in_turn([of(k) for k in range(most // radix)])
+
+
+@cache
+def _sum_block(index: str, threads: int):
+    """The function for the outputs of a block and its rider by the definition.
+
+    Where spectra would spread a value over quieter ones.
+    """
+    OUTSIDE = outside(index)
+
+    @block_function
+    def sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread):
+        valid0, valid1, valid2 = int32(layout.valid0), int32(layout.valid1), int32(layout.valid2)
+        kernel1, kernel2 = int32(layout.kernel1), int32(layout.kernel2)
+        taps, count = int32(int32(layout.kernel0) * kernel1 * kernel2), int32(valid0 * valid1 * valid2)
+        riders = 2 if layout.second == 1 else 1
+        parts = int32(2 if layout.second == 2 else 1)
+        bias_size, channels = int32(layout.bias_size), int32(layout.channels)
+        for i in range(thread, count * riders, threads):
+            rider, rest = divide(i, count)
+            rest, o2 = divide(rest, valid2)
+            o0, o1 = divide(rest, valid1)
+            o0, o1 = int32(b0 * valid0 + o0), int32(b1 * valid1 + o1)
+            o2 = int32(b2 * valid2 + o2 + rider * int32(layout.ride))
+            q0 = to_of(o0, layout.stride0, layout.over0, layout.shift0)
+            q1 = to_of(o1, layout.stride1, layout.over1, layout.shift1)
+            q2 = to_of(o2, layout.stride2, layout.over2, layout.shift2)
+            inside = o0 < int32(layout.dense0) and o1 < int32(layout.dense1) and o2 < int32(layout.dense2)
+            if inside and q0 >= 0 and q1 >= 0 and q2 >= 0:
+                to = base + q0 * layout.out_stride0 + q1 * layout.out_stride1 + q2 * layout.out_stride2
+                at1, at2 = int32(int32(layout.map1) + o1), int32(int32(layout.map2) + o2)
+                for part in range(parts):
+                    total = bias[divide(k * parts + part, bias_size)[1]]
+                    for c in range(channels):
+                        source = behind(x, layout.x_start + n * layout.x_batch + (g * channels + c) * layout.x_channel)
+                        factors = behind(weight, int64(k * channels + c) * (taps * parts))
+                        for t in range(taps):
+                            rest, r2 = divide(t, kernel2)
+                            r0, r1 = divide(rest, kernel1)
+                            at = load(maps, int32(o0 + r0 * int32(layout.dilation0)))
+                            at += load(maps, int32(at1 + r1 * int32(layout.dilation1)))
+                            at += load(maps, int32(at2 + r2 * int32(layout.dilation2)))
+                            total += load(factors, int32(t * parts + part)) * sample(
+                                source, at, fill[1], fill[0], OUTSIDE)
+                            if parts == 2:
+                                other = sample(behind(source, layout.x_part), at, fill[2], fill[0], OUTSIDE)
+                                other *= load(factors, int32(t * parts + 1 - part))
+                                total += other if part else -other
+                    store(out, to + part * layout.out_part, total)
+
+    return sum_block
+
+
+class Block(NamedTuple):
+    """What the kernels of one type and one shape of block share."""
+
+    dtype: Any                 # Numba's
+    points: int
+    threads: int
+    numbers: int               # of a thread: its points, real and imaginary parts
+    forward: Any               # see `boxes.transform_box`
+    back: Any
+    keep: Any                  # function: write the thread's points of the last pass behind those of `at` blocks
+    times: Any                 # function: multiply them by those that `keep` wrote
+    add: Any                   # function: add products of such ones
+
+
+@cache
+def _block(dtype_name: str, lengths: Lengths) -> Block:
+    """A thread's points of the last pass lie `threads` apart in a spectrum, so that lanes meet neighbours."""
+    dtype = getattr(numba, dtype_name)
+    itemsize, points = dtype.bitwidth // 8, product(lengths)
+    most, threads = held(lengths, itemsize), threads_of(lengths, itemsize)
+    pull_, push_, multiply_, add_ = pull(most), push(most), multiply(most), add_products(most)
+
+    @block_function
+    def keep(values, spectra, at, thread):
+        push_(spectra, int64(at) * points + thread, threads, pull_(values, 0, 1))
+
+    @block_function
+    def times(values, spectra, at, thread):
+        factors = pull_(spectra, int64(at) * points + thread, threads)
+        push_(values, 0, 1, multiply_(pull_(values, 0, 1), factors))
+
+    @block_function
+    def add(values, spectra, at, kernels, at_k, thread):
+        one = pull_(spectra, int64(at) * points + thread, threads)
+        other = pull_(kernels, int64(at_k) * points + thread, threads)
+        push_(values, 0, 1, add_(pull_(values, 0, 1), one, other))
+
+    return Block(dtype, points, threads, 2 * most, transform_box(lengths, most, False),
+                 transform_box(lengths, most, True), keep, times, add)
+
+
+@cache
+def weight_kernel(dtype_name: str, lengths: Lengths):
+    """The kernel of the window's spectra for one type and one shape of block."""
+    dtype, points, threads, numbers, forward, _, keep, _, _ = _block(dtype_name, lengths)
+    LARGE = dtype(largest(np.dtype(dtype_name)))
+    log1, log2 = (n.bit_length() - 1 for n in lengths[1:])
+    mask0, mask1, mask2 = (n - 1 for n in lengths)
+    take = _take(lengths, numbers // 2)
+
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
     def fft_weight_kernel(table, turns, weight, spectra, strange):
         """Spectra of the window's parts, reversed in time: a correlation becomes a product.
 
-        Shapes: weight (groups K, C, window, parts), spectra [groups K, C, pieces, 2, points], strange [groups K].
+        Shapes: weight (groups K, C, window, parts), spectra [groups K, C, pieces, points, 2], strange [groups K].
         Parallel over (groups K, C, pieces). Race-free because a block writes its own spectrum, and all write the same
         into `strange`.
         """
         layout = layout_of(table)
-        re = cuda.shared.array(points, dtype)
-        im = cuda.shared.array(points, dtype)
-        thread = cuda.threadIdx.x
-        pieces = layout.pieces0 * layout.pieces1 * layout.pieces2
-        piece = cuda.blockIdx.x % pieces
-        pair = cuda.blockIdx.x // pieces
-        first2 = piece % layout.pieces2 * layout.chunk2
-        first1 = piece // layout.pieces2 % layout.pieces1 * layout.chunk1
-        first0 = piece // layout.pieces2 // layout.pieces1 * layout.chunk0
-        for i in range(thread, points, threads):
-            re[i] = 0
-            im[i] = 0
+        shared = cuda.shared.array(0, dtype)
+        values = cuda.local.array(numbers, dtype)
+        thread = int32(cuda.threadIdx.x)
+        parts = 2 if layout.second == 2 else 1
+        pair, piece = divide(cuda.blockIdx.x, layout.pieces0 * layout.pieces1 * layout.pieces2)
+        rest, first2 = divide(piece, layout.pieces2)
+        first0, first1 = divide(rest, layout.pieces1)
+        first0, first1, first2 = first0 * layout.chunk0, first1 * layout.chunk1, first2 * layout.chunk2
+        for i in range(thread, 2 * points, threads):
+            shared[i] = 0
         cuda.syncthreads()
         odd = 0
         for i in range(thread, layout.chunk0 * layout.chunk1 * layout.chunk2, threads):
-            r2 = i % layout.chunk2
-            r1 = i // layout.chunk2 % layout.chunk1
-            r0 = i // layout.chunk2 // layout.chunk1
+            rest, r2 = divide(i, layout.chunk2)
+            r0, r1 = divide(rest, layout.chunk1)
             inside = first0 + r0 < layout.kernel0 and first1 + r1 < layout.kernel1 and first2 + r2 < layout.kernel2
             if inside:
                 at = ((pair * layout.kernel0 + first0 + r0) * layout.kernel1 + first1 + r1) * layout.kernel2
-                at = (at + first2 + r2) * layout.parts
-                to = (-r0 * layout.dilation0 & ((1 << layout.log0) - 1)) << layout.log1
-                to = (to + (-r1 * layout.dilation1 & ((1 << layout.log1) - 1))) << layout.log2
-                to += -r2 * layout.dilation2 & ((1 << layout.log2) - 1)
-                re[to] = weight[at]
-                if layout.parts == 2:
-                    im[to] = weight[at + 1]
-                if not (re[to] - re[to] == 0 and im[to] - im[to] == 0):
-                    odd = 1
-                if max(abs(re[to]), abs(im[to])) > LARGE:
+                at = (at + first2 + r2) * parts
+                to = int32(-r0 * layout.dilation0 & mask0) << log1
+                to = int32(to + (-r1 * layout.dilation1 & mask1)) << log2
+                to = 2 * int32(to + (-r2 * layout.dilation2 & mask2))
+                re = weight[at]
+                im = weight[at + 1] if parts == 2 else dtype(0)
+                shared[to] = re
+                shared[to + 1] = im
+                if not (abs(re) <= LARGE and abs(im) <= LARGE):
                     odd = 1
         if odd:
-            strange[pair // layout.channels] = 1
-        transform_block(layout, re, im, points, turns, thread, threads)
-        for i in range(thread, points, threads):
-            spectra[cuda.blockIdx.x * 2 * points + i] = re[i]
-            spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
+            strange[divide(pair, layout.channels)[0]] = 1
+        cuda.syncthreads()
+        take(values, shared, thread)
+        cuda.syncthreads()
+        forward(values, shared, turns, thread)
+        keep(values, spectra, cuda.blockIdx.x, thread)
 
-    @kernel
+    return fft_weight_kernel
+
+
+@cache
+def _take(lengths: Lengths, most: int):
+    """The function that reads a thread's points of the first pass where they lie side by side."""
+    _, radix, apart, _, _ = passes_of(lengths, most)[0]
+    pull_, push_ = pull(radix), push(radix)
+
+    def of(k):
+        butterfly, here = butterfly_of(lengths, most, 0, k), k * radix
+
+        @block_function
+        def take(values, shared, thread):
+            push_(values, here, 1, pull_(shared, butterfly(thread)[0], apart))
+
+        return take
+
+    return in_turn([of(k) for k in range(most // radix)])
+
+
+@cache
+def forward_kernel(dtype_name: str, index: str, lengths: Lengths):
+    """The kernel of the input's spectra for one type, one type of places and one shape of block."""
+    dtype, _, threads, numbers, forward, _, keep, _, _ = _block(dtype_name, lengths)
+    gather, is_uneven = _gather(lengths, dtype.bitwidth // 8, index), _is_uneven(lengths, dtype_name)
+
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
     def fft_forward_kernel(table, asked, turns, x, maps, fill, spectra, strange):
         """Spectra of the input's blocks.
 
-        Shapes: spectra [N, groups C, blocks, 2, points], strange [N, groups C, blocks]. Parallel over
+        Shapes: spectra [N, groups C, blocks, points, 2], strange [N, groups C, blocks]. Parallel over
         (N, groups C, blocks). Race-free because a block writes its own spectrum and mark.
         """
         if asked[0] == 0:
             return
         layout = layout_of(table)
-        re = cuda.shared.array(points, dtype)
-        im = cuda.shared.array(points, dtype)
-        extremes = cuda.shared.array(3, numba.int32)
-        peaks = cuda.shared.array(threads, numba.int32)
-        thread = cuda.threadIdx.x
-        wide = layout.grid2 + layout.pieces2 - 1
-        high = layout.grid1 + layout.pieces1 - 1
-        deep = layout.grid0 + layout.pieces0 - 1
-        b2 = cuda.blockIdx.x % wide
-        rest = cuda.blockIdx.x // wide
-        b1 = rest % high
-        rest //= high
-        b0 = rest % deep
-        channel = rest // deep
-        total = layout.groups * layout.channels
-        base = layout.x_start + channel // total * layout.x_batch + channel % total * layout.x_channel
-        odd = gather_block(
-            layout, re, im, points, extremes, peaks, x, maps, fill, base, b0, b1, b2, thread, threads)
+        shared = cuda.shared.array(0, dtype)
+        extremes = cuda.shared.array(3, int32)
+        values = cuda.local.array(numbers, dtype)
+        thread = int32(cuda.threadIdx.x)
+        reset(extremes, thread)
+        channel, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 1)
+        n, c = divide(channel, layout.groups * layout.channels)
+        base = layout.x_start + n * layout.x_batch + c * layout.x_channel
+        gather(values, layout, x, maps, fill, base, b0, b1, b2, thread)
+        odd = is_uneven(layout, values, extremes, thread)
         if thread == 0:
             strange[cuda.blockIdx.x] = 1 if odd else 0
-        transform_block(layout, re, im, points, turns, thread, threads)
-        for i in range(thread, points, threads):
-            spectra[cuda.blockIdx.x * 2 * points + i] = re[i]
-            spectra[(cuda.blockIdx.x * 2 + 1) * points + i] = im[i]
+        forward(values, shared, turns, thread)
+        keep(values, spectra, cuda.blockIdx.x, thread)
 
-    @kernel
+    return fft_forward_kernel
+
+
+@cache
+def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
+    """The kernel of products and the way back for one type, one type of places and one shape of block."""
+    dtype, _, threads, numbers, _, back, _, _, add = _block(dtype_name, lengths)
+    put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
+
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
     def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
                            out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
@@ -296,55 +489,46 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         if asked[0] == 0:
             return
         layout = layout_of(table)
-        re = cuda.shared.array(points, dtype)
-        im = cuda.shared.array(points, dtype)
-        sum_re = cuda.local.array(PER_THREAD, dtype)
-        sum_im = cuda.local.array(PER_THREAD, dtype)
-        thread = cuda.threadIdx.x
-        b2 = cuda.blockIdx.x % layout.grid2
-        rest = cuda.blockIdx.x // layout.grid2
-        b1 = rest % layout.grid1
-        rest //= layout.grid1
-        b0 = rest % layout.grid0
-        rest //= layout.grid0
-        k = rest % (layout.groups * layout.out_channels)
-        n = rest // (layout.groups * layout.out_channels)
-        g = k // layout.out_channels
-        wide = layout.grid2 + layout.pieces2 - 1
-        high = layout.grid1 + layout.pieces1 - 1
-        deep = layout.grid0 + layout.pieces0 - 1
-        pieces = layout.pieces0 * layout.pieces1 * layout.pieces2
-        odd = kernel_strange[k]
-        for i in range(PER_THREAD):
-            sum_re[i] = 0
-            sum_im[i] = 0
-        for item in range(layout.channels * pieces):
-            c = item // pieces
-            piece = item % pieces
-            z2 = b2 + piece % layout.pieces2
-            z1 = b1 + piece // layout.pieces2 % layout.pieces1
-            z0 = b0 + piece // layout.pieces2 // layout.pieces1
-            z = (((n * layout.groups + g) * layout.channels + c) * deep + z0) * high * wide + z1 * wide + z2
+        shared = cuda.shared.array(0, dtype)
+        values = cuda.local.array(numbers, dtype)
+        thread = int32(cuda.threadIdx.x)
+        outer, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 0)
+        n, k_all = divide(outer, layout.groups * layout.out_channels)
+        g = divide(k_all, layout.out_channels)[0]
+        wide = int32(layout.grid2 + layout.pieces2 - 1)
+        high = int32(layout.grid1 + layout.pieces1 - 1)
+        deep = int32(layout.grid0 + layout.pieces0 - 1)
+        pieces = int32(layout.pieces0 * layout.pieces1 * layout.pieces2)
+        channels = int32(layout.channels)
+        odd = kernel_strange[k_all]
+        for i in range(numbers):
+            values[i] = 0
+        for item in range(channels * pieces):
+            c, piece = divide(item, pieces)
+            rest, z2 = divide(piece, layout.pieces2)
+            z0, z1 = divide(rest, layout.pieces1)
+            z = (int64((n * layout.groups + g) * channels + c) * deep + b0 + z0) * high + b1 + z1
+            z = z * wide + b2 + z2
             odd += strange[z]
-            at = z * 2 * points + thread
-            at_k = (k * layout.channels * pieces + item) * 2 * points + thread
-            for i in range(PER_THREAD):
-                zr, zi = spectra[at + i * threads], spectra[at + i * threads + points]
-                wr, wi = kernels[at_k + i * threads], kernels[at_k + i * threads + points]
-                sum_re[i] += zr * wr - zi * wi
-                sum_im[i] += zr * wi + zi * wr
-        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
+            add(values, spectra, z, kernels, int64(k_all) * (channels * pieces) + item, thread)
+        base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
         if odd:
-            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
+            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k_all, b0, b1, b2, thread)
             return
-        for i in range(PER_THREAD):
-            re[thread + i * threads] = sum_re[i]
-            im[thread + i * threads] = sum_im[i]
-        transform_back(layout, re, im, points, turns, thread, threads)
-        scale = dtype(1) / dtype(points)
-        store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
+        back(values, shared, turns, thread)
+        put(values, layout, bias, out, base, k_all, b0, b1, b2, thread)
 
-    @kernel
+    return fft_product_kernel
+
+
+@cache
+def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
+    """The kernel that does all, for one type, one type of places and one shape of block."""
+    dtype, _, threads, numbers, forward, back, _, times, _ = _block(dtype_name, lengths)
+    gather, is_uneven = _gather(lengths, dtype.bitwidth // 8, index), _is_uneven(lengths, dtype_name)
+    put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
+
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
     def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
@@ -354,36 +538,23 @@ def fft_kernels(dtype_name: str, points: int, threads: int):
         if asked[0] == 0:
             return
         layout = layout_of(table)
-        re = cuda.shared.array(points, dtype)
-        im = cuda.shared.array(points, dtype)
-        extremes = cuda.shared.array(3, numba.int32)
-        peaks = cuda.shared.array(threads, numba.int32)
-        thread = cuda.threadIdx.x
-        b2 = cuda.blockIdx.x % layout.grid2
-        rest = cuda.blockIdx.x // layout.grid2
-        b1 = rest % layout.grid1
-        rest //= layout.grid1
-        b0 = rest % layout.grid0
-        rest //= layout.grid0
-        k = rest % (layout.groups * layout.out_channels)
-        n = rest // (layout.groups * layout.out_channels)
-        g = k // layout.out_channels
+        shared = cuda.shared.array(0, dtype)
+        extremes = cuda.shared.array(3, int32)
+        values = cuda.local.array(numbers, dtype)
+        thread = int32(cuda.threadIdx.x)
+        reset(extremes, thread)
+        outer, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 0)
+        n, k_all = divide(outer, layout.groups * layout.out_channels)
+        g = divide(k_all, layout.out_channels)[0]
         x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
-        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        odd = gather_block(
-            layout, re, im, points, extremes, peaks, x, maps, fill, x_base, b0, b1, b2, thread, threads)
-        if odd or kernel_strange[k]:
-            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread, threads)
+        base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
+        gather(values, layout, x, maps, fill, x_base, b0, b1, b2, thread)
+        if is_uneven(layout, values, extremes, thread) or kernel_strange[k_all]:
+            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k_all, b0, b1, b2, thread)
             return
-        transform_block(layout, re, im, points, turns, thread, threads)
-        at = k * 2 * points
-        for i in range(thread, points, threads):
-            zr, zi = re[i], im[i]
-            wr, wi = kernels[at + i], kernels[at + points + i]
-            re[i] = zr * wr - zi * wi
-            im[i] = zr * wi + zi * wr
-        transform_back(layout, re, im, points, turns, thread, threads)
-        scale = dtype(1) / dtype(points)
-        store_block(layout, re, im, points, bias, out, base, k, b0, b1, b2, scale, thread, threads)
+        forward(values, shared, turns, thread)
+        times(values, kernels, k_all, thread)
+        back(values, shared, turns, thread)
+        put(values, layout, bias, out, base, k_all, b0, b1, b2, thread)
 
-    return fft_weight_kernel, fft_forward_kernel, fft_product_kernel, fft_block_kernel
+    return fft_block_kernel

@@ -9,20 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...boundary import FILL
 from ...geometry import ceil_div, product, round_up, span
+from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import Operand, in_three_axes, operand, parts, real_dtype, three
-from ..device import LANES, SIMULATED, block_size, device_cache, launch, shared_limit, table, upload
+from ..device import LANES, SIMULATED, block_size, device_cache, launch, table, upload
 from ..division import divisor
 from ..views import DeviceArray, convert, empty
-from .loudness import limits_of
+from .loudness import fraction_of, limits_of
 from .passes import RADICES, line_of, passes_of, twiddles_of
+from .samples import MOST_PLACES, extent, fill_of, sample_maps
 from .whole import (
     FINE,
-    MOST_PLACES,
     NOWHERE,
-    OUTSIDE,
     WATCH_STEPS,
     WholeLayout,
     back_kernel,
@@ -32,6 +31,7 @@ from .whole import (
 
 _MOST_POINTS = 1 << 30         # of a plane: places in it are counted in 32 bits
 _MOST_PLANES = 65535           # of a grid
+_MOST_PLACES = MOST_PLACES["int32"]
 _ALIGNED = 8                   # outputs whose first one begins a sector of 32 bytes
 _MOST_WATCHERS = 8 if SIMULATED else 4096
 _ROWS = 2 if SIMULATED else 1  # of a block
@@ -108,7 +108,7 @@ def _pairs() -> dict[int, tuple[int, int]]:
 def choose(problem: ConvProblem) -> Plane | None:
     """The planes with the fewest points; None where a problem has more axes, or sums over channels."""
     p = in_three_axes(problem)
-    if problem.C > 1 or p.out[0] * p.size[0] * p.kernel[0] != 1 or product(p.size) * parts(p) > MOST_PLACES:
+    if problem.C > 1 or p.out[0] * p.size[0] * p.kernel[0] != 1 or product(p.size) * parts(p) > _MOST_PLACES:
         return None
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
     spans = [span(*of) for of in zip(p.kernel, p.dilation, strict=True)]
@@ -139,24 +139,22 @@ def _layout(p: ConvProblem, signal: bool, rows: int, columns: int, first: _Cut, 
     limits = limits_of(real_dtype(p))
     limits = limits._replace(small=limits.small + 20)  # the window's spectrum is divided by the number of points
     second = 2 if parts(p) == 2 else 1 if last.ride else 0
-    real = np.finfo(real_dtype(p))
-    fill = np.abs(np.array([p.fill]).astype(p.engine).view(real.dtype)).max()
-    loudest = int(fill.view(f"i{fill.itemsize}")) >> real.bits - 32
-    bias = int(real.maxexp) - 1
+    fill = np.abs(np.array([p.fill]).astype(p.engine).view(real_dtype(p))).max()
+    loudest = int(fill.view(f"i{fill.itemsize}")) >> 8 * fill.itemsize - 32
     return WholeLayout(
         p.groups, p.K, rows, columns, second, first.grid, last.grid, last.ride, first.valid, last.valid,
         *p.size[1:],
         first.grid * first.valid + rows, *dense[1:], *p.stride[1:],
         *divisor(p.stride[1]), *divisor(p.stride[2]), lanes, steps, down, across, *cell, *cells,
-        p.N * p.groups * product(cells), 31 - int(real.iexp), loudest, limits.loud, limits.large + bias,
-        limits.small + bias)
+        p.N * p.groups * product(cells), fraction_of(real_dtype(p)), loudest,
+        *limits)
 
 
 @cache
 def _tile(rows: int, itemsize: int) -> int:
     """Columns of a tile: their parts of a row fill whole sectors of memory, unless so many have no room."""
     tile = _TILE_BYTES // (2 * itemsize)
-    while tile > 1 and line_of(rows, tile, True, LANES).size * 2 * itemsize > shared_limit():
+    while tile > 1 and line_of(rows, tile, True, LANES).size * 2 * itemsize > machine("cuda").shared:
         tile //= 2
     return tile
 
@@ -202,26 +200,6 @@ def threads_of(length: int, lines: int) -> int:
     return max(t for t in choices if turns(t) <= 1.3 * min(map(turns, choices)))
 
 
-def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Numbers from the first to the last of one image, by the strides of an `Operand`."""
-    return sum((n - 1) * abs(step) for n, step in zip(shape[2:], strides[3:], strict=True))
-
-
-@device_cache(64)
-def _maps(problem: ConvProblem, plane: Plane, steps: tuple[int, ...]) -> tuple[Any, int]:
-    """(places in memory of the positions of all blocks along both axes, what to add to the input's start)."""
-    p, layout = in_three_axes(problem), plane.layout
-    least = [min(0, (n - 1) * step) for n, step in zip(p.size[1:], steps, strict=True)]
-    width = plane.points if plane.signal else layout.columns
-    lengths = layout.map2, (layout.grid2 - 1) * layout.valid2 + layout.ride + width
-    places = []
-    for m, step, low, length in zip(p.index_maps()[1:], steps, least, lengths, strict=True):
-        whole = np.full(max(length, len(m)), NOWHERE)
-        whole[:len(m)] = np.where(m == FILL, OUTSIDE, m * step - low)
-        places.append(whole[:length])
-    return upload(np.concatenate(places).astype(np.int32)), sum(least)
-
-
 @device_cache(64)
 def _window_maps(rows: int, columns: int, signal: bool, kernel: tuple, dilation: tuple, parts: int) -> Any:
     """Which tap, turned around, stands at each place of a plane."""
@@ -245,38 +223,43 @@ def prepare(problem: ConvProblem, plane: Plane, weight: DeviceArray) -> DeviceAr
     maps = _window_maps(layout.rows, layout.columns, plane.signal, p.kernel, p.dilation, two)
     spectra = empty((plane.filters * plane.points * 2,), dtype, weight)
     taps, flat, where = weight.memory(dtype), spectra.memory(), table(tuple(layout))
-    nothing, scale = table((0, 0), dtype.str), table((1 / plane.points, 0), dtype.str)
+    nothing, scale = table((0, 0, 0), dtype.str), table((1 / plane.points, 0), dtype.str)
     _columns(plane, dtype, weight.stream, where, columns_kernel, plane.filters, taps, maps, nothing, flat)
     _rows(plane, dtype, weight.stream, where, False, plane.filters, taps, flat, scale, table((0, 0), "i4"), flat)
     return spectra
 
 
-def _fill(problem: ConvProblem) -> Any:
-    """The fill value on the device, one number a part."""
-    parts = np.array([problem.fill]).astype(problem.engine).view(real_dtype(problem))
-    return table(tuple(parts.tolist()), parts.dtype.str)
+@device_cache(1024)
+def _read(problem: ConvProblem, plane: Plane, source: tuple, target: tuple, bias_size: int) -> tuple[Any, Any]:
+    """(layout, maps) on the device; arrays by the start and strides of an `Operand`."""
+    (x_start, x_strides), (out_start, out_strides), layout = source, target, plane.layout
+    x_steps, out_steps = three(x_strides[3:], 0), three(out_strides[3:], 0)
+    width = plane.points if plane.signal else layout.columns
+    lengths = 0, layout.map2, (layout.grid2 - 1) * layout.valid2 + layout.ride + width
+    maps, before = sample_maps(problem, lengths, x_steps, "int32")
+    layout = layout._replace(
+        x_start=x_start, x_lowest=x_start + before, x_step1=x_steps[1], x_step2=x_steps[2],
+        **dict(zip(("x_batch", "x_channel", "x_part"), x_strides, strict=False)), out_start=out_start,
+        out_step1=out_steps[1], out_step2=out_steps[2],
+        **dict(zip(("out_batch", "out_channel", "out_part"), out_strides, strict=False)), bias_size=bias_size)
+    return table(tuple(layout)), maps
 
 
 def run(problem: ConvProblem, plane: Plane, kernels: DeviceArray, x: DeviceArray, out: DeviceArray, source: Operand,
         bias: tuple[Any, int], strange: Any, target: Operand) -> Any:
     """Fill `out`; the result says on the device whether it must be filled anew, block by block."""
     dtype = real_dtype(problem)
-    if _extent(x.shape, source.strides) > MOST_PLACES:
+    if extent(x.shape, source.strides) >= _MOST_PLACES:
         source = operand(convert(x, problem.engine))
-    x_steps, out_steps = three(source.strides[3:], 0), three(target.strides[3:], 0)
-    maps, before = _maps(problem, plane, x_steps[1:])
-    layout = plane.layout._replace(
-        x_start=source.start, x_lowest=source.start + before, x_batch=source.strides[0], x_channel=source.strides[1],
-        x_part=source.strides[2], x_step1=x_steps[1], x_step2=x_steps[2], out_start=target.start,
-        out_batch=target.strides[0], out_channel=target.strides[1], out_part=target.strides[2],
-        out_step1=out_steps[1], out_step2=out_steps[2], bias_size=bias[1])
-    where = table(tuple(layout))
+    where, maps = _read(problem, plane, source[1:], target[1:], bias[1])
+    layout = plane.layout
     watchers = min(plane.targets * (layout.rows // _ROWS), _MOST_WATCHERS)
     seen, asked = (empty((n,), np.dtype("i4"), out).memory() for n in (2 * watchers, 1))
     spectra = empty((plane.sources * plane.points * 2,), dtype, out).memory()
     several = layout.out_channels > 1
     results = empty((plane.targets * plane.points * 2,), dtype, out).memory() if several else spectra
-    _columns(plane, dtype, out.stream, where, columns_kernel, plane.sources, source.flat, maps, _fill(problem), spectra)
+    _columns(plane, dtype, out.stream, where, columns_kernel, plane.sources, source.flat, maps, fill_of(problem),
+             spectra)
     _rows(plane, dtype, out.stream, where, True, plane.targets, source.flat, spectra, kernels.memory(), seen, results)
     _columns(plane, dtype, out.stream, where, back_kernel, plane.targets, results, bias[0], seen, strange, asked,
              target.flat)

@@ -82,6 +82,17 @@ if SIMULATED or cuda is None:
 
         return block_function(products)
 
+    @cache
+    def add_products(points: int):
+        """Complex numbers plus products of complex numbers."""
+
+        def sums(totals, values, factors):
+            triples = zip(_pairs(totals), _pairs(values), _pairs(factors), strict=True)
+            return tuple(part for t, a, b in triples
+                         for part in (t[0] + a[0] * b[0] - a[1] * b[1], t[1] + a[0] * b[1] + a[1] * b[0]))
+
+        return block_function(sums)
+
 else:
     from llvmlite import ir
     from numba import types
@@ -211,3 +222,19 @@ else:
             return values(values, factors), generate
 
         return multiply
+
+    @cache
+    def add_products(points: int):
+        @intrinsic
+        def add_products(typingctx, totals, values, factors):
+            def generate(context, builder, signature, args):
+                pairs = []
+                for t, a, b in zip(*(_pairs(builder, arg, points) for arg in args), strict=True):
+                    re = builder.fsub(builder.fadd(t[0], builder.fmul(a[0], b[0])), builder.fmul(a[1], b[1]))
+                    im = builder.fadd(builder.fadd(t[1], builder.fmul(a[0], b[1])), builder.fmul(a[1], b[0]))
+                    pairs.append((re, im))
+                return _tuple(context, builder, signature.return_type, pairs)
+
+            return totals(totals, values, factors), generate
+
+        return add_products

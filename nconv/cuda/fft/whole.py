@@ -14,15 +14,14 @@ import numba
 from numba import int32, int64
 
 from ..device import block_function, cuda, kernel
-from ..ptx import fields, load, load_where, magnitude, store
+from ..ptx import behind, fields, load, load_where, magnitude, store
+from .loudness import SILENT
 from .passes import RADICES, divide, line_of, middle, passes_of
 from .registers import multiply, pull, push, transform, turn
+from .samples import nowhere, outside, sample
 
-MOST_PLACES = 1 << 28          # of an image in memory
-OUTSIDE = -MOST_PLACES         # in a map: the fill value stands here; no sum over the axes is a place
-NOWHERE = 4 * OUTSIDE          # behind all that any output sees: 0 stands here
+OUTSIDE, NOWHERE = outside("int32"), nowhere("int32")
 WATCH_STEPS = 16                # samples of a thread in a cell
-SILENT = (1 << 31) - 1          # the quietest cell where none has a sound
 FINE = 10                      # logarithm of the turns that one table holds
 
 
@@ -96,13 +95,6 @@ def block_of(layout, plane):
     rest, b2 = divide(plane, layout.grid2)
     channel, b1 = divide(rest, layout.grid1)
     return channel, b1, b2
-
-
-@block_function
-def sample(x, base, at, fill, beyond):
-    """The padded input, from the sum of its axes' places. No branch, so that many loads are under way at once."""
-    value = load_where(x, base + at, at >= 0, beyond, 0)
-    return value if at >= 0 else fill if at > 3 * OUTSIDE else fill - fill
 
 
 @cache
@@ -241,11 +233,10 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
         base = layout.x_lowest + n * layout.x_batch + g * layout.x_channel
         columns, ride, valid1, valid2 = (
             int32(layout.columns), int32(layout.ride), int32(layout.valid1), int32(layout.valid2))
-        second, part = layout.second, base + layout.x_part * (layout.second == 2)
-        fill_re = fill[0]
-        fill_im = fill[1] if second == 2 else fill_re
-        if second == 0:
-            fill_im = dtype(0)
+        second = layout.second
+        re, im = behind(x, base), behind(x, base + layout.x_part * (second == 2))
+        nothing, fill_re = fill[0], fill[1]
+        fill_im = fill[2] if second == 2 else fill_re
         for k in range(rounds1):
             i = int32(thread + k * threads)
             if i < butterflies1:
@@ -266,8 +257,8 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
                         row = load(maps, at_rows + q * apart1)
                         here = int32(row + column)
                         there = int32(row + rider)
-                    points[2 * q] = sample(x, base, here, fill_re, fill)
-                    points[2 * q + 1] = sample(x, part, there, fill_im, fill)
+                    points[2 * q] = sample(re, here, fill_re, nothing, OUTSIDE)
+                    points[2 * q + 1] = sample(im, there, fill_im, nothing, OUTSIDE)
                 values = pull1(points, 0, 1)
                 push1(shared, at, step1, turn1(transform1(values), turns, j, apart1))
         cuda.syncthreads()
