@@ -27,7 +27,7 @@ from typing import Any
 
 CAPABILITIES = ((8, 0, ""), (9, 0, "a"))      # as Numba compiles for them: from 9.0 on with what that GPU alone has
 REGISTERS = 65536                     # of a multiprocessor
-STATIC_SHARED, ASKED_SHARED = 48 * 1024, 99 * 1024    # bytes of a block; on every GPU from 8.0 on, if it asks
+STATIC_SHARED, ASKED_SHARED = 48 * 1024, 163 * 1024    # bytes of a block; where it asks, on those GPUs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numba import from_dtype, int64, types
 from . import copies, elements, ends, gaps, im2col, learning, proof
 from .device import SHARED_LIMIT
 from .direct import each, rows, shapes, tiles
-from .fft import blocks, passes, planes, whole
+from .fft import blocks, boxes, passes, planes, whole
 from .proof import Specimen
 
 REAL = ("float32", "float64", "int32", "int64")
@@ -132,19 +132,7 @@ def specimens() -> Iterator[Specimen]:
                             (layout, x, table, entries, words, single, x, out), threads=threads,
                             blocks=warps.resident if steady else 1, tensor=4 * warps.height // 16, wide_loads=4,
                             capabilities=proof.CAPABILITIES[1:] if group else proof.CAPABILITIES)
-    for dtype, points in (("float32", 1024), ("float32", 4096), ("float64", 1024), ("float64", 2048)):
-        array, whole = _array(dtype), _array("int32")
-        kernels = blocks.fft_kernels(dtype, points, 256)
-        read = (table, whole, array, array, table, array)
-        write = (array, array, whole, array, array)
-        for kernel, kinds in zip(kernels, ((table, array, array, array, whole), (*read, array, whole),
-                                           (*read, array, whole, *write), (*read, *write)), strict=True):
-            yield Specimen(f"{kernel.py_func.__name__} {dtype} {points}", kernel, kinds)
-    multiply, block = blocks.fft_kernels("float32", 4096, 256)[2:]
-    read = (table, _array("int32"), single, single, table, single)
-    write = (single, single, _array("int32"), single, half)
-    yield Specimen("fft_product_kernel float16 out", multiply, (*read, single, _array("int32"), *write))
-    yield Specimen("fft_block_kernel float16 out", block, (*read, *write))
+    yield from _of_blocks()
     yield from _of_planes()
     yield from _of_layers()
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -156,6 +144,33 @@ def specimens() -> Iterator[Specimen]:
         yield Specimen(f"gaps_mean_kernel {dtype}", gaps.gaps_mean_kernel(dtype),
                        (table, table, array, array, array, _array(real), array, array, int64, int64, size, number, size,
                         number, array))
+
+
+def _of_blocks() -> Iterator[Specimen]:
+    """Those of transforms in blocks: every number of passes, both numbers of points a thread."""
+    table, narrow, half = _array("int64"), _array("int32"), _array("float16")
+    for dtype, lengths in (("float32", (1, 1, 4096)), ("float32", (1, 64, 64)), ("float32", (16, 32, 32)),
+                           ("float32", (1, 1, 16384)), ("float64", (1, 1, 4096)), ("float64", (16, 16, 16))):
+        array, itemsize = _array(dtype), from_dtype_name(dtype).bitwidth // 8
+        shape = {"threads": blocks.threads_of(lengths, itemsize), "blocks": blocks.resident(lengths, itemsize),
+                 "shared": boxes.bytes_of(lengths, itemsize)}
+        label = f"{dtype} {'x'.join(map(str, lengths))}"
+        yield Specimen(f"fft_weight_kernel {label}", blocks.weight_kernel(dtype, lengths),
+                       (table, array, array, array, narrow), **shape | {"blocks": 1})
+        for index in ("int32", "int64") if lengths[2] < 64 else ("int32",):
+            read = table, narrow, array, array, _array(index), array
+            yield Specimen(f"fft_forward_kernel {label} {index}", blocks.forward_kernel(dtype, index, lengths),
+                           (*read, array, narrow), **shape)
+            for strided in (False, True):
+                form, note = (dtype, index, lengths, strided), f"{index}{' strided' if strided else ''}"
+                for out in (array, half) if lengths == (1, 64, 64) else (array,):
+                    to = ", float16 out" if out is half else ""
+                    write = array, array, narrow, array, out
+                    shape["blocks"] = blocks.resident(lengths, itemsize, strided)
+                    yield Specimen(f"fft_product_kernel {label} {note}{to}", blocks.product_kernel(*form),
+                                   (*read, array, narrow, *write), **shape)
+                    yield Specimen(f"fft_block_kernel {label} {note}{to}", blocks.block_kernel(*form),
+                                   (*read, *write), **shape)
 
 
 def _of_planes() -> Iterator[Specimen]:

@@ -46,3 +46,17 @@ else:
         fft._faster.cache_clear()
         yield fft
         fft._faster.cache_clear()
+
+    @pytest.fixture
+    def real_blocks(monkeypatch):
+        """Blocks of transforms as they are on a GPU, for what is reckoned and not run: the simulator's are small."""
+        from nconv.cuda import fft
+
+        caches = fft._shapes, fft._choose, fft._faster
+        monkeypatch.setattr(fft, "_SIZES", (10, 11, 12, 13, 14))
+        monkeypatch.setattr(fft, "_LEAST_ROW", 8)
+        for cached in caches:
+            cached.cache_clear()
+        yield
+        for cached in caches:
+            cached.cache_clear()

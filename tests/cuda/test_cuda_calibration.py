@@ -17,10 +17,7 @@ def empty_memory(tmp_path, monkeypatch):
     choice.forget_choices()
 
 
-def test_rates_are_found_from_predicted_times(monkeypatch):
-    *others, fft = calibrate.PROBES["cuda"]                # the simulator's blocks are too short for the probe's window
-    short = fft._replace(problem=fft.problem.replace(kernel=(3, 3, 3)))
-    monkeypatch.setitem(calibrate.PROBES, "cuda", (*others, short))
+def test_rates_are_found_from_predicted_times(monkeypatch, real_blocks):
     family = machine.family("cuda")
     other = family.with_rates({name: value * 1.3 for name, value in family.rates().items() if name != "clock"})
     monkeypatch.setattr(calibrate, "_bandwidth", lambda device: other.bandwidth)

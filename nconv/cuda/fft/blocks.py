@@ -17,7 +17,7 @@ from numba import int32, int64
 from ...geometry import product
 from ..device import SIMULATED, block_function, cuda, kernel
 from ..division import over
-from ..ptx import behind, fields, load, magnitude, store, warp_max
+from ..ptx import anew, behind, fields, load, magnitude, store, warp_max
 from .boxes import Lengths, butterfly_of, held, in_turn, passes_of, transform_box
 from .loudness import SILENT, fraction_of, largest
 from .passes import divide
@@ -26,6 +26,7 @@ from .samples import nowhere, outside, sample
 
 _CELL = 4                      # points of a thread that are one cell with those of its warp
 _WARP = 1 if SIMULATED else 32
+_TOGETHER = 16                 # bytes, of a spectrum's real parts, that a thread multiplies at once: for registers' sake
 
 
 class BlockLayout(NamedTuple):
@@ -93,9 +94,9 @@ def threads_of(lengths: Lengths, itemsize: int) -> int:
     return product(lengths) // held(lengths, itemsize)
 
 
-def resident(lengths: Lengths, itemsize: int) -> int:
-    """Blocks that a multiprocessor's registers must suffice for: at 80 a thread, or 128 where its points take half."""
-    each = 80 if held(lengths, itemsize) * itemsize <= 64 else 128
+def resident(lengths: Lengths, itemsize: int, strided: bool = False) -> int:
+    """Blocks that a multiprocessor's registers must suffice for: at 80 a thread, or 128 where it needs more."""
+    each = 80 if held(lengths, itemsize) * itemsize <= 64 and not strided else 128
     return max(1, 65536 // (each * threads_of(lengths, itemsize)))
 
 
@@ -113,12 +114,23 @@ def same(at, stride, factor, shift):
 
 
 @block_function
-def block_of(layout, block, extra):
-    """(all that lies above blocks, block along axis 0, 1, 2); `extra`: 1 for blocks of the input, else 0."""
-    rest, b2 = divide(block, layout.grid2 + extra * (layout.pieces2 - 1))
-    rest, b1 = divide(rest, layout.grid1 + extra * (layout.pieces1 - 1))
-    rest, b0 = divide(rest, layout.grid0 + extra * (layout.pieces0 - 1))
-    return rest, b0, b1, b2
+def block_of(layout, block):
+    """(n, output channel of all groups, block along axis 0, 1, 2)."""
+    rest, b2 = divide(block, layout.grid2)
+    rest, b1 = divide(rest, layout.grid1)
+    rest, b0 = divide(rest, layout.grid0)
+    n, k_all = divide(rest, layout.groups * layout.out_channels)
+    return n, k_all, b0, b1, b2
+
+
+@block_function
+def x_block_of(layout, block):
+    """(n, input channel of all groups, block along axis 0, 1, 2)."""
+    rest, b2 = divide(block, layout.grid2 + layout.pieces2 - 1)
+    rest, b1 = divide(rest, layout.grid1 + layout.pieces1 - 1)
+    rest, b0 = divide(rest, layout.grid0 + layout.pieces0 - 1)
+    n, c = divide(rest, layout.groups * layout.channels)
+    return n, c, b0, b1, b2
 
 
 @cache
@@ -234,7 +246,9 @@ def _put(lengths: Lengths, dtype_name: str, index: str, strided: bool):
         butterfly, first_point = butterfly_of(lengths, most, 0, k), k * radix
 
         @block_function
-        def put(values, layout, bias, out, base, k_all, b0, b1, b2, thread):
+        def put(values, layout, bias, out, thread):
+            n, k_all, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
+            base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
             second, ride = int32(layout.second), int32(layout.ride)
             parts = 1 + (second == 2)
             plus_re = bias[divide(k_all * parts, layout.bias_size)[1]]
@@ -280,7 +294,10 @@ def _sum_block(index: str, threads: int):
     OUTSIDE = outside(index)
 
     @block_function
-    def sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k, b0, b1, b2, thread):
+    def sum_block(layout, x, maps, fill, weight, bias, out, thread):
+        n, k, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
+        g = divide(k, layout.out_channels)[0]
+        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
         valid0, valid1, valid2 = int32(layout.valid0), int32(layout.valid1), int32(layout.valid2)
         kernel1, kernel2 = int32(layout.kernel1), int32(layout.kernel2)
         taps, count = int32(int32(layout.kernel0) * kernel1 * kernel2), int32(valid0 * valid1 * valid2)
@@ -342,25 +359,38 @@ def _block(dtype_name: str, lengths: Lengths) -> Block:
     dtype = getattr(numba, dtype_name)
     itemsize, points = dtype.bitwidth // 8, product(lengths)
     most, threads = held(lengths, itemsize), threads_of(lengths, itemsize)
-    pull_, push_, multiply_, add_ = pull(most), push(most), multiply(most), add_products(most)
+    few = min(most, _TOGETHER // itemsize)
+    pull_, push_, few_, multiply_, add_ = pull(most), push(most), (pull(few), push(few)), multiply(few), add_products(few)
 
     @block_function
     def keep(values, spectra, at, thread):
         push_(spectra, int64(at) * points + thread, threads, pull_(values, 0, 1))
 
-    @block_function
-    def times(values, spectra, at, thread):
-        factors = pull_(spectra, int64(at) * points + thread, threads)
-        push_(values, 0, 1, multiply_(pull_(values, 0, 1), factors))
+    def times(first):
+        pull_, push_ = few_
 
-    @block_function
-    def add(values, spectra, at, kernels, at_k, thread):
-        one = pull_(spectra, int64(at) * points + thread, threads)
-        other = pull_(kernels, int64(at_k) * points + thread, threads)
-        push_(values, 0, 1, add_(pull_(values, 0, 1), one, other))
+        @block_function
+        def times(values, spectra, at, thread):
+            factors = pull_(spectra, int64(at) * points + (first * threads + thread), threads)
+            push_(values, first, 1, multiply_(pull_(values, first, 1), factors))
 
+        return times
+
+    def add(first):
+        pull_, push_ = few_
+
+        @block_function
+        def add(values, spectra, at, kernels, at_k, thread):
+            here = first * threads + thread
+            one = pull_(spectra, int64(at) * points + here, threads)
+            other = pull_(kernels, int64(at_k) * points + here, threads)
+            push_(values, first, 1, add_(pull_(values, first, 1), one, other))
+
+        return add
+
+    parts = range(0, most, few)
     return Block(dtype, points, threads, 2 * most, transform_box(lengths, most, False),
-                 transform_box(lengths, most, True), keep, times, add)
+                 transform_box(lengths, most, True), keep, in_turn([*map(times, parts)]), in_turn([*map(add, parts)]))
 
 
 @cache
@@ -372,7 +402,7 @@ def weight_kernel(dtype_name: str, lengths: Lengths):
     mask0, mask1, mask2 = (n - 1 for n in lengths)
     take = _take(lengths, numbers // 2)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
+    @kernel(bounds=(threads, 1))
     def fft_weight_kernel(table, turns, weight, spectra, strange):
         """Spectra of the window's parts, reversed in time: a correlation becomes a product.
 
@@ -459,8 +489,7 @@ def forward_kernel(dtype_name: str, index: str, lengths: Lengths):
         values = cuda.local.array(numbers, dtype)
         thread = int32(cuda.threadIdx.x)
         reset(extremes, thread)
-        channel, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 1)
-        n, c = divide(channel, layout.groups * layout.channels)
+        n, c, b0, b1, b2 = x_block_of(layout, cuda.blockIdx.x)
         base = layout.x_start + n * layout.x_batch + c * layout.x_channel
         gather(values, layout, x, maps, fill, base, b0, b1, b2, thread)
         odd = is_uneven(layout, values, extremes, thread)
@@ -478,7 +507,7 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
     dtype, _, threads, numbers, _, back, _, _, add = _block(dtype_name, lengths)
     put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, strided)))
     def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
                            out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
@@ -492,8 +521,7 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
         shared = cuda.shared.array(0, dtype)
         values = cuda.local.array(numbers, dtype)
         thread = int32(cuda.threadIdx.x)
-        outer, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 0)
-        n, k_all = divide(outer, layout.groups * layout.out_channels)
+        n, k_all, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
         g = divide(k_all, layout.out_channels)[0]
         wide = int32(layout.grid2 + layout.pieces2 - 1)
         high = int32(layout.grid1 + layout.pieces1 - 1)
@@ -511,12 +539,11 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
             z = z * wide + b2 + z2
             odd += strange[z]
             add(values, spectra, z, kernels, int64(k_all) * (channels * pieces) + item, thread)
-        base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
         if odd:
-            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k_all, b0, b1, b2, thread)
+            sum_block(layout_of(anew(table)), x, maps, fill, weight, bias, out, thread)
             return
         back(values, shared, turns, thread)
-        put(values, layout, bias, out, base, k_all, b0, b1, b2, thread)
+        put(values, layout_of(anew(table)), bias, out, thread)
 
     return fft_product_kernel
 
@@ -528,7 +555,7 @@ def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
     gather, is_uneven = _gather(lengths, dtype.bitwidth // 8, index), _is_uneven(lengths, dtype_name)
     put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, strided)))
     def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
@@ -543,18 +570,15 @@ def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
         values = cuda.local.array(numbers, dtype)
         thread = int32(cuda.threadIdx.x)
         reset(extremes, thread)
-        outer, b0, b1, b2 = block_of(layout, cuda.blockIdx.x, 0)
-        n, k_all = divide(outer, layout.groups * layout.out_channels)
-        g = divide(k_all, layout.out_channels)[0]
-        x_base = layout.x_start + n * layout.x_batch + g * layout.x_channel
-        base = layout.out_start + n * layout.out_batch + k_all * layout.out_channel
-        gather(values, layout, x, maps, fill, x_base, b0, b1, b2, thread)
+        n, k_all, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
+        base = layout.x_start + n * layout.x_batch + divide(k_all, layout.out_channels)[0] * layout.x_channel
+        gather(values, layout, x, maps, fill, base, b0, b1, b2, thread)
         if is_uneven(layout, values, extremes, thread) or kernel_strange[k_all]:
-            sum_block(layout, x, maps, fill, weight, bias, out, base, n, g, k_all, b0, b1, b2, thread)
+            sum_block(layout_of(anew(table)), x, maps, fill, weight, bias, out, thread)
             return
         forward(values, shared, turns, thread)
         times(values, kernels, k_all, thread)
         back(values, shared, turns, thread)
-        put(values, layout, bias, out, base, k_all, b0, b1, b2, thread)
+        put(values, layout_of(anew(table)), bias, out, thread)
 
     return fft_block_kernel

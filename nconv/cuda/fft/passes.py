@@ -10,10 +10,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import int32, uint32
+from numba import int32
 
 from ...geometry import ceil_div, product
 from ..device import SIMULATED, block_function, device_cache, upload
+from ..ptx import quotient
 from .registers import pull, push, transform, turn
 
 _FIRST_TWO = ((8, 8), (10, 8), (12, 8), (12, 10), (16, 8), (12, 12), (16, 10), (16, 12), (16, 16))
@@ -54,8 +55,8 @@ def twiddles_of(length: int, dtype: np.dtype) -> Any:
 @block_function
 def divide(i, by):
     """(quotient, remainder) of numbers that are not negative, in 32 bits."""
-    quotient = int32(uint32(i) // uint32(by))
-    return quotient, int32(i - quotient * by)
+    whole = quotient(int32(i), int32(by))
+    return whole, int32(i - whole * by)
 
 
 class Walk(NamedTuple):
