@@ -30,11 +30,11 @@ class Ends(NamedTuple):
     marks: DeviceArray         # int32, one a filter: whether it is not finite
 
 
-def watch(problem: ConvProblem, weight: DeviceArray, own: bool = False) -> Ends | None:
-    """Mark the filters that are not finite; None where that makes no difference. `own`: nobody else has the weight."""
+def watch(problem: ConvProblem, weight: DeviceArray) -> Ends | None:
+    """Mark the filters that are not finite; None where that makes no difference."""
     if not problem.ends:
         return None
-    copy = weight if own else convert(weight, problem.engine)
+    copy = convert(weight, problem.engine)
     marks = empty((problem.groups * problem.K,), np.dtype("i4"), copy)
     real = copy.memory(real_dtype(problem))
     launch(ends_mark_kernel, marks.size, _THREADS, copy.stream, real, marks.memory(), real.size // marks.size)
@@ -89,6 +89,11 @@ def ends_sum_kernel(dtype_name: str):
         N, groups, channels, out_channels, positions = layout[0], layout[1], layout[2], layout[3], layout[4]
         window, chunks = layout[5], layout[6]
         rank = (layout.size - 13) // 6
+        marked = 0
+        for i in range(cuda.threadIdx.x, marks.size, cuda.blockDim.x):
+            marked |= marks[i]
+        if not cuda.syncthreads_or(marked):
+            return
         for unit in range(cuda.blockIdx.x, N * groups * out_channels * chunks, cuda.gridDim.x):
             k = unit // chunks % (groups * out_channels)
             position = unit % chunks * cuda.blockDim.x + cuda.threadIdx.x

@@ -1,7 +1,4 @@
-"""The kernel of small windows: a thread has rows of one column; a loaded element serves every row of the window.
-
-In a volume it has rows of several planes, and an element serves every plane of the window, too.
-"""
+"""The kernel of small windows: a thread has rows of one column; a loaded element serves every row of the window."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import numba
 import numpy as np
 from numba import int32, uint32
 
-from ...geometry import ceil_div, product, round_up
-from ...machine import machine
+from ...geometry import ceil_div, round_up
 from ...problem import ConvProblem
 from ..device import block_size, cuda, kernel
 from ..division import divisor, over
@@ -21,8 +17,6 @@ from ..ptx import behind, load, store
 from .axes import three_axes
 
 MOST_ROWS = 16                 # output rows of a thread
-PLANES = {4: (4, 8), 8: (2, 8)}        # by the bytes of an element: planes of a thread, with how many rows, in volumes
-_BUSY = 512                    # threads of a multiprocessor for which that many planes are worth it
 MOST_TOGETHER = 8              # rows of a window that a thread takes at once
 _THREADS = block_size(128)
 
@@ -40,10 +34,9 @@ class RowsLayout(NamedTuple):
     over_group: int            # output channels of one group
     shift_group: int
     channels: int
-    groups0: int               # of P planes
-    over_groups0: int
-    shift_groups0: int
     out0: int
+    over_out0: int
+    shift_out0: int
     out1: int
     out2: int
     over_out2: int
@@ -80,30 +73,21 @@ def rows_layout(problem: ConvProblem, index: str) -> tuple[RowsLayout, Any, int,
     p = problem
     out, kernel, stride, dilation = (three_axes(p, values) for values in (p.out, p.kernel, p.stride, p.dilation))
     begin = np.cumsum(three_axes(p, p.reach))
-    P, J = _planes(p, out, kernel[0], stride[0] == dilation[0])
-    groups0, chunks = ceil_div(out[0], P), ceil_div(out[1], J)
-    items = p.N * p.groups * p.K * groups0 * chunks * out[2]
+    J = _rows(out[1])
+    chunks = ceil_div(out[1], J)
+    items = p.N * p.groups * p.K * out[0] * chunks * out[2]
     R = _together(kernel[1]) if stride[1] == dilation[1] else 1
     w_channel, w_tap = (1, p.groups * p.K) if p.channels_last else (p.taps, 1)
     layout = RowsLayout(
         items, chunks, *divisor(chunks), p.groups * p.K, *divisor(p.groups * p.K), *divisor(p.K), p.C,
-        groups0, *divisor(groups0), out[0], out[1], out[2], *divisor(out[2]), *kernel, *stride, *dilation,
+        out[0], *divisor(out[0]), out[1], out[2], *divisor(out[2]), *kernel, *stride, *dilation,
         *map(int, begin[:2]), w_channel, w_tap, int(p.channels_last), *(0,) * 10)
-    return layout, direct_rows_kernel(p.engine.name, index, P, J, R), ceil_div(items, _THREADS), _THREADS, 0
+    return layout, direct_rows_kernel(p.engine.name, index, J, R), ceil_div(items, _THREADS), _THREADS, 0
 
 
-def _planes(p: ConvProblem, out: tuple, depth: int, slides: bool) -> tuple[int, int]:
-    """Planes and rows of a thread."""
-    planes, rows = PLANES.get(p.engine.itemsize, (1, MOST_ROWS))
-    items = p.N * p.groups * p.K * product(out) // (planes * rows)
-    if slides and depth > 1 and out[0] >= planes > 1 and items >= _BUSY * machine("cuda").processors:
-        return planes, _rows(out[1], rows)
-    return 1, _rows(out[1], MOST_ROWS)
-
-
-def _rows(extent: int, most: int) -> int:
+def _rows(extent: int) -> int:
     """Rows of a thread: an even number, so that few kernels serve, and few rows are left over."""
-    return min(round_up(ceil_div(extent, ceil_div(extent, most)), 2), most)
+    return min(round_up(ceil_div(extent, ceil_div(extent, MOST_ROWS)), 2), MOST_ROWS)
 
 
 def _together(taps: int) -> int:
@@ -112,23 +96,22 @@ def _together(taps: int) -> int:
 
 
 @cache
-def direct_rows_kernel(dtype_name: str, index_name: str, P: int, J: int, R: int):
-    """The kernel for one type in which a thread sums J rows of a column in P planes, R rows of the window at once.
+def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
+    """The kernel for one type in which a thread sums J rows of a column, R rows of the window at once.
 
-    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output; above 1, P
-    asks the same of planes.
+    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output.
     """
     dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
     place = getattr(numba, "u" + index_name)           # an index with a sign would be compared with 0
-    ROWS, SUMS, FACTORS = J + R - 1, P * J, P * R
+    ROWS = J + R - 1
 
     @kernel
     def direct_rows_kernel(layout, x, maps, weight, bias, out, fill):
         """out[n, k, p] = bias + sum over the window, read from global memory; each element serves R rows of sums.
 
         Shapes: x (N, groups C, D, H, W) and out (N, groups K, *out) by strides; weight [groups K, C taps] by strides.
-        Parallel over (N, groups K, groups of P out planes, chunks of J rows, columns), or with the channels last.
-        Race-free because each output is one thread's.
+        Parallel over (N, groups K, out planes, chunks of J rows, columns), or with the channels last. Race-free because
+        each output is one thread's.
         """
         # 32 bits wherever they suffice: a plane's places, and all that is counted.
         item = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
@@ -142,52 +125,42 @@ def direct_rows_kernel(dtype_name: str, index_name: str, P: int, J: int, R: int)
         q2 = int32(rest - above * int32(layout.out2))
         rest = over(above, layout.over_chunks, layout.shift_chunks)
         first = int32((above - rest * int32(layout.chunks)) * J)
-        above = over(rest, layout.over_groups0, layout.shift_groups0)
-        q0 = int32((rest - above * int32(layout.groups0)) * P)
+        above = over(rest, layout.over_out0, layout.shift_out0)
+        q0 = int32(rest - above * int32(layout.out0))
         n = above
         if not layout.last:
             n = over(above, layout.over_channels, layout.shift_channels)
             k = int32(above - n * int32(layout.out_channels))
         g = over(k, layout.over_group, layout.shift_group)
 
-        sums = cuda.local.array(SUMS, dtype)
+        sums = cuda.local.array(J, dtype)
         window = cuda.local.array(ROWS, dtype)
         rows = cuda.local.array(ROWS, whole)
-        factors = cuda.local.array(FACTORS, dtype)
         start = load(bias, uint32(k * int32(layout.bias_step)))
-        for j in range(SUMS):
+        for j in range(J):
             sums[j] = start
         row_maps, column_maps = behind(maps, layout.map1), behind(maps, layout.map2)
-        last_plane, last_row = int32(layout.map1 - 1), int32(layout.map2 - layout.map1 - 1)
-        stride1, kernel0, kernel1 = int32(layout.stride1), int32(layout.kernel0), int32(layout.kernel1)
+        last_row, stride1 = int32(layout.map2 - layout.map1 - 1), int32(layout.stride1)
         w_tap, w_row = int32(layout.w_tap), int32(int32(layout.kernel2) * int32(layout.w_tap))
-        w_plane = int32(kernel1 * w_row)
         base = layout.x_start + n * layout.x_batch + g * (layout.channels * layout.x_channel)
         weights = behind(weight, k * layout.w_channel)
-        first_w, last_w = int32(0), int32((int32(layout.channels) * kernel0 * w_plane // w_tap - 1) * w_tap)
+        at_w = int32(0)
         for _channel in range(int32(layout.channels)):
-            for r0 in range(int32(kernel0 + P - 1)):
-                # Planes and rows beyond the last output are read and not written.
-                plane = int32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0))
-                plane = load(maps, uint32(min(plane, last_plane)))
+            for r0 in range(int32(layout.kernel0)):
+                plane = load(maps, uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0)))
                 values = behind(x, base + max(plane, whole(0)))
                 r1 = int32(0)
-                while r1 < kernel1:
+                while r1 < int32(layout.kernel1):
                     row = int32(first * stride1 + r1 * int32(layout.dilation1))
                     for i in range(ROWS):
+                        # Rows beyond the last output are read and not written.
                         rows[i] = load(row_maps, uint32(min(row, last_row)))
                         row = int32(row + stride1)
                     if plane < 0:
                         for i in range(ROWS):
                             rows[i] = plane
                     column = int32(q2 * int32(layout.stride2))
-                    at_w = int32(first_w + r0 * w_plane + r1 * w_row)
                     for _ in range(int32(layout.kernel2)):
-                        # Before they are needed, also where a plane of the window has none for a plane of the output.
-                        for p in range(P):
-                            for r in range(R):
-                                at = int32(at_w - p * w_plane + r * w_row)
-                                factors[p * R + r] = load(weights, uint32(min(max(at, int32(0)), last_w)))
                         at_column = load(column_maps, uint32(column))
                         column = int32(column + int32(layout.dilation2))
                         for i in range(ROWS):
@@ -195,23 +168,21 @@ def direct_rows_kernel(dtype_name: str, index_name: str, P: int, J: int, R: int)
                             window[i] = fill
                             if at >= 0:
                                 window[i] = dtype(load(values, place(at)))
-                        for p in range(P):
-                            if P == 1 or p <= r0 < p + kernel0:
-                                for r in range(R):
-                                    for j in range(J):
-                                        sums[p * J + j] += factors[p * R + r] * window[r + j]
+                        for r in range(R):
+                            factor = load(weights, uint32(at_w + r * w_row))
+                            for j in range(J):
+                                sums[j] += factor * window[r + j]
                         at_w = int32(at_w + w_tap)
+                    at_w = int32(at_w + (R - 1) * w_row)
                     r1 = int32(r1 + R)
             base += layout.x_channel
-            first_w = int32(first_w + kernel0 * w_plane)
 
-        target = behind(out, layout.out_start + n * layout.out_batch + k * layout.out_channel)
+        target = behind(out, layout.out_start + n * layout.out_batch + k * layout.out_channel + q0 * layout.out_stride0)
+        to = first * layout.out_stride1 + q2 * layout.out_stride2
         left = int32(layout.out1 - first)
-        for p in range(P):
-            to = (q0 + p) * layout.out_stride0 + first * layout.out_stride1 + q2 * layout.out_stride2
-            for j in range(J):
-                if j < left and q0 + p < int32(layout.out0):
-                    store(target, to, sums[p * J + j])
-                to += layout.out_stride1
+        for j in range(J):
+            if j < left:
+                store(target, to, sums[j])
+            to += layout.out_stride1
 
     return direct_rows_kernel

@@ -22,7 +22,6 @@ from ...problem import ConvProblem
 from ..arrays import Operand, bias_vector, in_three_axes, operand, parts, real_dtype, three
 from ..device import SIMULATED, device_cache, launch, table
 from ..division import divisor
-from ..ends import Ends, mend, watch
 from ..views import DeviceArray, convert, empty, follow
 from . import boxes, planes
 from .blocks import BlockLayout, block_kernel, forward_kernel, product_kernel, threads_of, weight_kernel
@@ -36,6 +35,7 @@ SUPPORTS = "floating and complex types in up to three axes; every window, stride
 REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (overlap-save); Wefers 2015, "
              "Partitioned Convolution Algorithms for Real-Time Auralization, chapter 5")
 _SIZES = (6, 8) if SIMULATED else (10, 11, 12, 13, 14)         # logarithms of the points of a block
+_SMALL = 12                    # that of blocks whose shared memory needs no asking
 _LEAST_ROW = 2 if SIMULATED else 8                             # points of a block along the last axis
 _BESIDE = 64                   # bytes of shared memory that a kernel has besides
 _LATENCY = 12e-6               # seconds from a block's first instruction to its last, however few there are
@@ -56,12 +56,11 @@ def why_not(problem: ConvProblem) -> str:
 def cost(problem: ConvProblem, machine) -> float:
     """That of the faster way."""
     plane = _faster(problem, machine)
-    return planes.seconds(problem, plane, machine) if plane else _block_seconds(problem, machine)
+    return planes.seconds(problem, plane, machine) if plane else _block_seconds(problem, _choose(problem), machine)
 
 
-def _block_seconds(problem: ConvProblem, machine) -> float:
+def _block_seconds(problem: ConvProblem, choice: _Choice, machine) -> float:
     """Transforms and products, or the traffic of spectra where that takes longer."""
-    choice = _choose(problem)
     traffic = choice.moved + (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
     rate = machine.flops(problem.engine) * machine.efficiency["fft"]
     work = choice.flops * _idle(choice.out_blocks, machine)
@@ -95,8 +94,10 @@ def _plane(problem: ConvProblem) -> planes.Plane | None:
 @lru_cache(maxsize=256)
 def _faster(problem: ConvProblem, machine) -> planes.Plane | None:
     """Planes, if they are faster than blocks."""
-    plane = planes.choose(problem)
-    return plane if plane and planes.seconds(problem, plane, machine) < _block_seconds(problem, machine) else None
+    plane, blocks = planes.choose(problem), _cut(problem, _SIZES[-1])
+    if plane and (not blocks or planes.seconds(problem, plane, machine) < _block_seconds(problem, blocks, machine)):
+        return plane
+    return None
 
 
 class _Choice(NamedTuple):
@@ -153,12 +154,20 @@ def _shapes(itemsize: int, room: int) -> list[tuple[int, int, int]]:
     return found
 
 
-@lru_cache(maxsize=256)
 def _choose(problem: ConvProblem) -> _Choice | None:
+    """The blocks. Small ones where planes are transformed: kernels that mostly do nothing must ask for nothing, too."""
+    return _plane(problem) and _cut(problem, _SMALL) or _cut(problem, _SIZES[-1])
+
+
+@lru_cache(maxsize=256)
+def _cut(problem: ConvProblem, largest: int) -> _Choice | None:
+    """The blocks of up to so many points, by their logarithm, that take least."""
     p = in_three_axes(problem)
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
     gpu, best = machine("cuda"), None
     for lengths in _shapes(real_dtype(p).itemsize, gpu.shared):
+        if product(lengths) >> largest > 1:
+            break
         if any(n > 1 and d == 1 and k == 1 for n, d, k in zip(lengths[:2], dense, p.kernel, strict=False)):
             continue
         axes = [_axis(*of) for of in zip(lengths, p.kernel, p.dilation, dense, strict=True)]
@@ -194,20 +203,19 @@ def _priced(p: ConvProblem, axes: list[_Axis], lengths: tuple[int, int, int], de
     layout = BlockLayout(
         p.groups, p.C, p.K, second, *valid, *chunk, *pieces_of, *grid, ride, *p.kernel, *p.dilation, *p.stride,
         *chain.from_iterable(map(divisor, p.stride)), *dense, reach[0], reach[0] + reach[1],
-        *limits_of(real_dtype(p)))
+        *limits_of(real_dtype(p)), int(p.ends))
     moved = (2 * x_blocks + out_blocks * p.C * pieces) * 2 * points * real_dtype(p).itemsize
     return _Choice(layout, lengths, tuple(reach), fused, kernel_blocks, x_blocks, out_blocks, float(flops),
                    float(moved) * (not fused))
 
 
 class Prepared(NamedTuple):
-    """The window's spectra, which filters need sums by the definition, the raw weight for these; see `ends`."""
+    """The window's spectra, which filters need sums by the definition, the raw weight for these."""
 
     spectra: DeviceArray
     planes: DeviceArray | None  # that of `whole`
     strange: DeviceArray       # int32, one an output channel
     weight: DeviceArray
-    ends: Ends | None
 
 
 def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
@@ -223,7 +231,7 @@ def prepare(problem: ConvProblem, weight: DeviceArray) -> Prepared:
             strange.memory())
     plane = _plane(problem)
     whole = planes.prepare(problem, plane, raw) if plane else None
-    return Prepared(spectra, whole, strange, raw, watch(problem, raw, own=True))
+    return Prepared(spectra, whole, strange, raw)
 
 
 def _launch(choice: _Choice, kernel: Any, blocks: int, dtype: np.dtype, stream: int, *arrays: Any) -> None:
@@ -244,7 +252,6 @@ def run(problem: ConvProblem, prepared: Prepared, x: DeviceArray, bias: DeviceAr
     arrays = operand(x), bias_vector(problem, bias), prepared.strange.memory(), operand(out)
     asked = planes.run(problem, plane, prepared.planes, x, out, *arrays) if plane else table((1,), "i4")
     _run_blocks(problem, prepared, out, asked, *arrays)
-    mend(problem, prepared.ends, x, bias, out)
 
 
 def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, asked: Any, source: Operand,

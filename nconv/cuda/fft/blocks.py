@@ -26,7 +26,7 @@ from .samples import nowhere, outside, sample
 
 _CELL = 4                      # points of a thread that are one cell with those of its warp
 _WARP = 1 if SIMULATED else 32
-_TOGETHER = 16                 # bytes, of a spectrum's real parts, that a thread multiplies at once: for registers' sake
+_TOGETHER = 16                 # bytes of a spectrum's real parts a thread multiplies at once: more have no registers
 
 
 class BlockLayout(NamedTuple):
@@ -72,6 +72,7 @@ class BlockLayout(NamedTuple):
     loud: int                  # see `loudness`; the last two count exponents from 0
     large: int
     small: int
+    ends: int                  # see `ConvProblem`
     x_start: int = 0
     x_batch: int = 0
     x_channel: int = 0
@@ -328,6 +329,8 @@ def _sum_block(index: str, threads: int):
                             at = load(maps, int32(o0 + r0 * int32(layout.dilation0)))
                             at += load(maps, int32(at1 + r1 * int32(layout.dilation1)))
                             at += load(maps, int32(at2 + r2 * int32(layout.dilation2)))
+                            if at < 0 and layout.ends:
+                                continue
                             total += load(factors, int32(t * parts + part)) * sample(
                                 source, at, fill[1], fill[0], OUTSIDE)
                             if parts == 2:
@@ -360,15 +363,14 @@ def _block(dtype_name: str, lengths: Lengths) -> Block:
     itemsize, points = dtype.bitwidth // 8, product(lengths)
     most, threads = held(lengths, itemsize), threads_of(lengths, itemsize)
     few = min(most, _TOGETHER // itemsize)
-    pull_, push_, few_, multiply_, add_ = pull(most), push(most), (pull(few), push(few)), multiply(few), add_products(few)
+    pull_, push_, multiply_, add_ = pull(few), push(few), multiply(few), add_products(few)
+    pull_all, push_all = pull(most), push(most)
 
     @block_function
     def keep(values, spectra, at, thread):
-        push_(spectra, int64(at) * points + thread, threads, pull_(values, 0, 1))
+        push_all(spectra, int64(at) * points + thread, threads, pull_all(values, 0, 1))
 
     def times(first):
-        pull_, push_ = few_
-
         @block_function
         def times(values, spectra, at, thread):
             factors = pull_(spectra, int64(at) * points + (first * threads + thread), threads)
@@ -377,8 +379,6 @@ def _block(dtype_name: str, lengths: Lengths) -> Block:
         return times
 
     def add(first):
-        pull_, push_ = few_
-
         @block_function
         def add(values, spectra, at, kernels, at_k, thread):
             here = first * threads + thread
