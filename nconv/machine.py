@@ -210,7 +210,7 @@ class Gpu(_Rated):
     tensor_cores: bool = True      # that multiply TF32 and float16: from compute capability 8.0 on
     warp_groups: bool = False      # of four warps that multiply together: compute capability 9.0 alone
     efficiency: dict[str, float] = field(default_factory=lambda: {   # share of the peak that a kernel reaches
-        "direct": 0.03, "direct_tile": 0.58, "im2col": 0.63, "im2col_tf32": 0.52, "im2col_half": 0.5, "fft": 0.29},
+        "direct": 0.03, "direct_tile": 0.58, "im2col": 0.63, "im2col_tf32": 0.52, "im2col_half": 0.5, "fft": 0.55},
         hash=False)
 
     def flops(self, dtype: np.dtype, tensor: str = "") -> float:

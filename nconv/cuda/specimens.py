@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from numba import from_dtype, int64, types
 
+from ..geometry import product
 from . import copies, elements, ends, gaps, im2col, learning, proof
 from .device import SHARED_LIMIT
 from .direct import each, rows, shapes, tiles
@@ -149,28 +150,32 @@ def specimens() -> Iterator[Specimen]:
 def _of_blocks() -> Iterator[Specimen]:
     """Those of transforms in blocks: every number of passes, both numbers of points a thread."""
     table, narrow, half = _array("int64"), _array("int32"), _array("float16")
-    for dtype, lengths in (("float32", (1, 1, 4096)), ("float32", (1, 64, 64)), ("float32", (16, 32, 32)),
+    for dtype, lengths in (("float32", (1, 1, 4096)), ("float32", (1, 64, 64)), ("float32", (32, 16, 32)),
                            ("float32", (1, 1, 16384)), ("float64", (1, 1, 4096)), ("float64", (16, 16, 16))):
         array, itemsize = _array(dtype), from_dtype_name(dtype).bitwidth // 8
-        shape = {"threads": blocks.threads_of(lengths, itemsize), "blocks": blocks.resident(lengths, itemsize),
-                 "shared": boxes.bytes_of(lengths, itemsize)}
+        shape = {"threads": blocks.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize)}
         label = f"{dtype} {'x'.join(map(str, lengths))}"
         yield Specimen(f"fft_weight_kernel {label}", blocks.weight_kernel(dtype, lengths),
-                       (table, array, array, array, narrow), **shape | {"blocks": 1})
-        for index in ("int32", "int64") if lengths[2] < 64 else ("int32",):
-            read = table, narrow, array, array, _array(index), array
+                       (table, array, array, array, narrow), **shape)
+        for index in ("int32", "int64") if product(lengths) <= 4096 else ("int32",):
+            first, read = (table, narrow, array), (array, _array(index), array)
             yield Specimen(f"fft_forward_kernel {label} {index}", blocks.forward_kernel(dtype, index, lengths),
-                           (*read, array, narrow), **shape)
-            for strided in (False, True):
+                           (*first, *read, array, narrow), **shape, blocks=blocks.resident(lengths, itemsize, index))
+            for strided in (False, True) if product(lengths) <= 4096 else (False,):
                 form, note = (dtype, index, lengths, strided), f"{index}{' strided' if strided else ''}"
+                number = {"blocks": blocks.resident(lengths, itemsize, index, strided)}
                 for out in (array, half) if lengths == (1, 64, 64) else (array,):
                     to = ", float16 out" if out is half else ""
-                    write = array, array, narrow, array, out
-                    shape["blocks"] = blocks.resident(lengths, itemsize, strided)
                     yield Specimen(f"fft_product_kernel {label} {note}{to}", blocks.product_kernel(*form),
-                                   (*read, array, narrow, *write), **shape)
+                                   (*first, array, array, array, narrow, narrow, out), **shape, **number)
                     yield Specimen(f"fft_block_kernel {label} {note}{to}", blocks.block_kernel(*form),
-                                   (*read, *write), **shape)
+                                   (*first, *read, array, array, narrow, out), **shape, **number)
+    for dtype, out in (("float32", "float32"), ("float32", "float16"), ("float64", "float64")):
+        array = _array(dtype)
+        for index in ("int32", "int64"):
+            yield Specimen(f"fft_sum_kernel {dtype} {index}, {out} out", blocks.sum_kernel(dtype, index),
+                           (table, narrow, array, _array(index), array, array, narrow, narrow, array, _array(out),
+                            int64))
 
 
 def _of_planes() -> Iterator[Specimen]:

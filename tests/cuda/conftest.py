@@ -52,9 +52,10 @@ else:
         """Blocks of transforms as they are on a GPU, for what is reckoned and not run: the simulator's are small."""
         from nconv.cuda import fft
 
-        caches = fft._shapes, fft._cut, fft._faster
+        caches = fft._shapes, fft._cut, fft._faster, fft._transform
         monkeypatch.setattr(fft, "_SIZES", (10, 11, 12, 13, 14))
         monkeypatch.setattr(fft, "_LEAST_ROW", 8)
+        monkeypatch.setattr(fft.boxes, "SIMULATED", False)
         for cached in caches:
             cached.cache_clear()
         yield

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from itertools import chain
 from itertools import product as every
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +21,20 @@ from ...geometry import ceil_div, product, span
 from ...machine import machine
 from ...problem import ConvProblem
 from ..arrays import Operand, bias_vector, in_three_axes, operand, parts, real_dtype, three
-from ..device import SIMULATED, device_cache, launch, table
+from ..device import SIMULATED, block_size, device_cache, launch, table
 from ..division import divisor
 from ..views import DeviceArray, convert, empty, follow
 from . import boxes, planes
-from .blocks import BlockLayout, block_kernel, forward_kernel, product_kernel, threads_of, weight_kernel
+from .blocks import (
+    BlockLayout,
+    block_kernel,
+    forward_kernel,
+    product_kernel,
+    resident,
+    sum_kernel,
+    threads_of,
+    weight_kernel,
+)
 from .loudness import limits_of
 from .samples import MOST_PLACES, extent, fill_of, sample_maps
 
@@ -35,11 +45,12 @@ SUPPORTS = "floating and complex types in up to three axes; every window, stride
 REFERENCE = ("Oppenheim, Schafer: Discrete-Time Signal Processing, section 8.7 (overlap-save); Wefers 2015, "
              "Partitioned Convolution Algorithms for Real-Time Auralization, chapter 5")
 _SIZES = (6, 8) if SIMULATED else (10, 11, 12, 13, 14)         # logarithms of the points of a block
-_SMALL = 12                    # that of blocks whose shared memory needs no asking
+_SMALL = 12                    # that of blocks that ask for no shared memory, or whose places take more registers
 _LEAST_ROW = 2 if SIMULATED else 8                             # points of a block along the last axis
 _BESIDE = 64                   # bytes of shared memory that a kernel has besides
-_LATENCY = 12e-6               # seconds from a block's first instruction to its last, however few there are
-_POINT = 15                    # flops in the time in which a point is gathered or stored
+_LATENCY = 9e-6                # seconds from a block's first instruction to its last, however few there are
+_THREADS = block_size(256)     # of a block that sums outputs by the definition
+_MOST_SHARES = 4096            # of these: mostly they find nothing marked, and end
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -63,14 +74,16 @@ def _block_seconds(problem: ConvProblem, choice: _Choice, machine) -> float:
     """Transforms and products, or the traffic of spectra where that takes longer."""
     traffic = choice.moved + (product(problem.x_shape) + product(problem.out_shape)) * problem.engine.itemsize
     rate = machine.flops(problem.engine) * machine.efficiency["fft"]
-    work = choice.flops * _idle(choice.out_blocks, machine)
+    work = choice.flops * _idle(problem, choice, machine)
     kernels = 1 if choice.fused else 2
     return max(work / rate, traffic / machine.bandwidth) + kernels * (machine.launch + _LATENCY)
 
 
-def _idle(blocks: int, machine) -> float:
-    """How many times longer so many blocks take than their share, because multiprocessors have none."""
-    return max(1.0, machine.processors / blocks)
+def _idle(problem: ConvProblem, choice: _Choice, machine) -> float:
+    """How many times longer the blocks take than their share, because multiprocessors have none."""
+    waves = choice.out_blocks / machine.processors
+    alone = resident(choice.lengths, real_dtype(problem).itemsize) == 1
+    return ceil(waves) / waves if alone else max(1.0, 1 / waves)
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -165,6 +178,8 @@ def _cut(problem: ConvProblem, largest: int) -> _Choice | None:
     p = in_three_axes(problem)
     dense = [(o - 1) * s + 1 for o, s in zip(p.out, p.stride, strict=True)]
     gpu, best = machine("cuda"), None
+    if max(p.stride) > 1 or max(product(p.size), product(p.out)) * parts(p) >= MOST_PLACES["int32"]:
+        largest = min(largest, _SMALL)
     for lengths in _shapes(real_dtype(p).itemsize, gpu.shared):
         if product(lengths) >> largest > 1:
             break
@@ -173,10 +188,20 @@ def _cut(problem: ConvProblem, largest: int) -> _Choice | None:
         axes = [_axis(*of) for of in zip(lengths, p.kernel, p.dilation, dense, strict=True)]
         if None not in axes:
             choice = _priced(p, axes, lengths, dense)
-            work = choice.flops * _idle(choice.out_blocks, gpu)
-            if best is None or work < best[0]:
-                best = work, choice
+            seconds = _block_seconds(problem, choice, gpu)
+            if best is None or seconds < best[0]:
+                best = seconds, choice
     return best[1] if best else None
+
+
+@cache
+def _transform(lengths: tuple[int, int, int], itemsize: int) -> float:
+    """Flops in the time of one transform, with reading or writing the block, as measured on an H200."""
+    points, most = product(lengths), boxes.held(lengths, itemsize)
+    passes = boxes.passes_of(lengths, most)
+    turned, rounds = sum(p.table >= 0 for p in passes), most // passes[0].radix
+    each = 5 * (points.bit_length() - 1) + 10 * len(passes) + 12 * turned + 15 + 5 * rounds
+    return each * points * (1.2 if points > 4096 else 1.0)          # where one block has a multiprocessor for itself
 
 
 def _priced(p: ConvProblem, axes: list[_Axis], lengths: tuple[int, int, int], dense: list[int]) -> _Choice:
@@ -193,7 +218,7 @@ def _priced(p: ConvProblem, axes: list[_Axis], lengths: tuple[int, int, int], de
     x_blocks = 0 if fused else p.N * p.groups * p.C * product(x_grid)
     out_blocks = p.N * p.groups * p.K * product(grid)
     kernel_blocks = p.groups * p.K * p.C * pieces
-    one = (5 * (points.bit_length() - 1) + _POINT) * points
+    one = _transform(lengths, real_dtype(p).itemsize)
     flops = (x_blocks + out_blocks * (2 if fused else 1)) * one + 8 * out_blocks * p.C * pieces * points
     columns = list(zip(*axes, strict=True))
     _, valid, chunk, pieces_of, _ = columns
@@ -259,17 +284,21 @@ def _run_blocks(problem: ConvProblem, prepared: Prepared, like: DeviceArray, ask
     """Fill the output block by block, if it is `asked` for."""
     choice, dtype = _choose(problem), real_dtype(problem)
     form, layout, maps = _read(problem, source[1:], target[1:], bias[1])
-    read = layout, asked, _twiddles(choice, dtype), source.flat, maps, fill_of(problem)
-    kernels = prepared.weight.memory(dtype), prepared.spectra.memory(), kernel_strange, bias[0], target.flat
-    strided = max(problem.stride) > 1
+    first, read = (layout, asked, _twiddles(choice, dtype)), (source.flat, maps, fill_of(problem))
+    kernels, strided = prepared.spectra.memory(), max(problem.stride) > 1
+    strange = empty((choice.out_blocks,), np.dtype("i4"), like).memory()
+    last = kernels, bias[0], strange, target.flat
     if choice.fused:
-        _launch(choice, block_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *read, *kernels)
-        return
-    spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, like).memory()
-    strange = empty((choice.x_blocks,), np.dtype("i4"), like).memory()
-    _launch(choice, forward_kernel(*form), choice.x_blocks, dtype, like.stream, *read, spectra, strange)
-    _launch(choice, product_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *read, spectra, strange,
-            *kernels)
+        _launch(choice, block_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *first, *read, *last)
+    else:
+        spectra = empty((choice.x_blocks * 2 * choice.points,), dtype, like).memory()
+        marks = empty((choice.x_blocks,), np.dtype("i4"), like).memory()
+        _launch(choice, forward_kernel(*form), choice.x_blocks, dtype, like.stream, *first, *read, spectra, marks)
+        _launch(choice, product_kernel(*form, strided), choice.out_blocks, dtype, like.stream, *first, spectra,
+                *last[:2], marks, *last[2:])
+    shares = max(1, min(_MOST_SHARES // choice.out_blocks, ceil_div(choice.points, _THREADS)))
+    launch(sum_kernel(*form[:2]), min(choice.out_blocks * shares, _MOST_SHARES), _THREADS, like.stream, layout, asked,
+           *read, prepared.weight.memory(dtype), strange, kernel_strange, bias[0], target.flat, shares)
 
 
 @device_cache(1024)

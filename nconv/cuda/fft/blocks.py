@@ -95,9 +95,13 @@ def threads_of(lengths: Lengths, itemsize: int) -> int:
     return product(lengths) // held(lengths, itemsize)
 
 
-def resident(lengths: Lengths, itemsize: int, strided: bool = False) -> int:
-    """Blocks that a multiprocessor's registers must suffice for: at 80 a thread, or 128 where it needs more."""
-    each = 80 if held(lengths, itemsize) * itemsize <= 64 and not strided else 128
+def resident(lengths: Lengths, itemsize: int, index: str = "int32", strided: bool = False) -> int:
+    """Blocks that a multiprocessor's registers must suffice for: at 80 a thread, 128 for twice as many bytes.
+
+    Places of 64 bits and strides need more.
+    """
+    wide = held(lengths, itemsize) * itemsize > 64
+    each = (168 if wide else 128) if strided or index == "int64" else 128 if wide else 80
     return max(1, 65536 // (each * threads_of(lengths, itemsize)))
 
 
@@ -135,13 +139,13 @@ def x_block_of(layout, block):
 
 
 @cache
-def _gather(lengths: Lengths, itemsize: int, index: str):
+def _gather(lengths: Lengths, dtype_name: str, index: str):
     """The function that fills a thread's `values` with points of a block and its rider, those of the first pass."""
-    most = held(lengths, itemsize)
+    dtype, place = getattr(numba, dtype_name), getattr(numba, index)
+    most = held(lengths, dtype.bitwidth // 8)
     axis, radix, apart, inner, _ = passes_of(lengths, most)[0]
-    along = apart // inner
+    along, NOWHERE, OUTSIDE = apart // inner, nowhere(index), outside(index)
     length1, length2 = lengths[1:]
-    NOWHERE, OUTSIDE, place = nowhere(index), outside(index), getattr(numba, index)
 
     def of(k):
         butterfly, first_point = butterfly_of(lengths, most, 0, k), k * radix
@@ -149,8 +153,8 @@ def _gather(lengths: Lengths, itemsize: int, index: str):
         @block_function
         def gather(values, layout, x, maps, fill, base, b0, b1, b2, thread):
             second, ride = int32(layout.second), int32(layout.ride)
-            nothing, fill_re = fill[0], fill[1]
-            fill_im = fill[2] if second == 2 else fill_re
+            fill_re = fill[0]
+            fill_im = fill[1] if second == 2 else fill_re
             re, im = behind(x, base), behind(x, base + layout.x_part * (second == 2))
             rest, u2 = divide(butterfly(thread)[0], length2)
             u0, u1 = divide(rest, length1)
@@ -173,8 +177,8 @@ def _gather(lengths: Lengths, itemsize: int, index: str):
                 others = ones
             for q in range(radix):
                 i = 2 * (first_point + q)
-                values[i] = sample(re, place(here + load(ones, q * along)), fill_re, nothing, OUTSIDE)
-                values[i + 1] = sample(im, place(there + load(others, q * along)), fill_im, nothing, OUTSIDE)
+                values[i] = sample(re, place(here + load(ones, q * along)), fill_re, dtype(0), OUTSIDE)
+                values[i + 1] = sample(im, place(there + load(others, q * along)), fill_im, dtype(0), OUTSIDE)
 
         return gather
 
@@ -284,62 +288,6 @@ def _put(lengths: Lengths, dtype_name: str, index: str, strided: bool):
         return put
 
     return in_turn([of(k) for k in range(most // radix)])
-
-
-@cache
-def _sum_block(index: str, threads: int):
-    """The function for the outputs of a block and its rider by the definition.
-
-    Where spectra would spread a value over quieter ones.
-    """
-    OUTSIDE = outside(index)
-
-    @block_function
-    def sum_block(layout, x, maps, fill, weight, bias, out, thread):
-        n, k, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
-        g = divide(k, layout.out_channels)[0]
-        base = layout.out_start + n * layout.out_batch + k * layout.out_channel
-        valid0, valid1, valid2 = int32(layout.valid0), int32(layout.valid1), int32(layout.valid2)
-        kernel1, kernel2 = int32(layout.kernel1), int32(layout.kernel2)
-        taps, count = int32(int32(layout.kernel0) * kernel1 * kernel2), int32(valid0 * valid1 * valid2)
-        riders = 2 if layout.second == 1 else 1
-        parts = int32(2 if layout.second == 2 else 1)
-        bias_size, channels = int32(layout.bias_size), int32(layout.channels)
-        for i in range(thread, count * riders, threads):
-            rider, rest = divide(i, count)
-            rest, o2 = divide(rest, valid2)
-            o0, o1 = divide(rest, valid1)
-            o0, o1 = int32(b0 * valid0 + o0), int32(b1 * valid1 + o1)
-            o2 = int32(b2 * valid2 + o2 + rider * int32(layout.ride))
-            q0 = to_of(o0, layout.stride0, layout.over0, layout.shift0)
-            q1 = to_of(o1, layout.stride1, layout.over1, layout.shift1)
-            q2 = to_of(o2, layout.stride2, layout.over2, layout.shift2)
-            inside = o0 < int32(layout.dense0) and o1 < int32(layout.dense1) and o2 < int32(layout.dense2)
-            if inside and q0 >= 0 and q1 >= 0 and q2 >= 0:
-                to = base + q0 * layout.out_stride0 + q1 * layout.out_stride1 + q2 * layout.out_stride2
-                at1, at2 = int32(int32(layout.map1) + o1), int32(int32(layout.map2) + o2)
-                for part in range(parts):
-                    total = bias[divide(k * parts + part, bias_size)[1]]
-                    for c in range(channels):
-                        source = behind(x, layout.x_start + n * layout.x_batch + (g * channels + c) * layout.x_channel)
-                        factors = behind(weight, int64(k * channels + c) * (taps * parts))
-                        for t in range(taps):
-                            rest, r2 = divide(t, kernel2)
-                            r0, r1 = divide(rest, kernel1)
-                            at = load(maps, int32(o0 + r0 * int32(layout.dilation0)))
-                            at += load(maps, int32(at1 + r1 * int32(layout.dilation1)))
-                            at += load(maps, int32(at2 + r2 * int32(layout.dilation2)))
-                            if at < 0 and layout.ends:
-                                continue
-                            total += load(factors, int32(t * parts + part)) * sample(
-                                source, at, fill[1], fill[0], OUTSIDE)
-                            if parts == 2:
-                                other = sample(behind(source, layout.x_part), at, fill[2], fill[0], OUTSIDE)
-                                other *= load(factors, int32(t * parts + 1 - part))
-                                total += other if part else -other
-                    store(out, to + part * layout.out_part, total)
-
-    return sum_block
 
 
 class Block(NamedTuple):
@@ -472,9 +420,9 @@ def _take(lengths: Lengths, most: int):
 def forward_kernel(dtype_name: str, index: str, lengths: Lengths):
     """The kernel of the input's spectra for one type, one type of places and one shape of block."""
     dtype, _, threads, numbers, forward, _, keep, _, _ = _block(dtype_name, lengths)
-    gather, is_uneven = _gather(lengths, dtype.bitwidth // 8, index), _is_uneven(lengths, dtype_name)
+    gather, is_uneven = _gather(lengths, dtype_name, index), _is_uneven(lengths, dtype_name)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8)))
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, index)))
     def fft_forward_kernel(table, asked, turns, x, maps, fill, spectra, strange):
         """Spectra of the input's blocks.
 
@@ -505,15 +453,15 @@ def forward_kernel(dtype_name: str, index: str, lengths: Lengths):
 def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
     """The kernel of products and the way back for one type, one type of places and one shape of block."""
     dtype, _, threads, numbers, _, back, _, _, add = _block(dtype_name, lengths)
-    put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
+    put = _put(lengths, dtype_name, index, strided)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, strided)))
-    def fft_product_kernel(table, asked, turns, x, maps, fill, spectra, strange, weight, kernels, kernel_strange, bias,
-                           out):
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, index, strided)))
+    def fft_product_kernel(table, asked, turns, spectra, kernels, bias, x_strange, strange, out):
         """Products of spectra summed over channels and parts of the window in registers, back, and stored.
 
-        Shapes: as the two kernels before; out (N, groups K, *out) by strides. Parallel over (N, groups K, blocks).
-        Race-free because each output is one block's.
+        Shapes: as the two kernels before; out (N, groups K, *out) by strides, strange [N, groups K, blocks]: whether
+        any of the input's blocks has a mark. Parallel over (N, groups K, blocks). Race-free because each output is one
+        block's.
         """
         if asked[0] == 0:
             return
@@ -528,7 +476,7 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
         deep = int32(layout.grid0 + layout.pieces0 - 1)
         pieces = int32(layout.pieces0 * layout.pieces1 * layout.pieces2)
         channels = int32(layout.channels)
-        odd = kernel_strange[k_all]
+        odd = int32(0)
         for i in range(numbers):
             values[i] = 0
         for item in range(channels * pieces):
@@ -537,11 +485,10 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
             z0, z1 = divide(rest, layout.pieces1)
             z = (int64((n * layout.groups + g) * channels + c) * deep + b0 + z0) * high + b1 + z1
             z = z * wide + b2 + z2
-            odd += strange[z]
+            odd |= x_strange[z]
             add(values, spectra, z, kernels, int64(k_all) * (channels * pieces) + item, thread)
-        if odd:
-            sum_block(layout_of(anew(table)), x, maps, fill, weight, bias, out, thread)
-            return
+        if thread == 0:
+            strange[cuda.blockIdx.x] = odd
         back(values, shared, turns, thread)
         put(values, layout_of(anew(table)), bias, out, thread)
 
@@ -552,15 +499,15 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
 def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
     """The kernel that does all, for one type, one type of places and one shape of block."""
     dtype, _, threads, numbers, forward, back, _, times, _ = _block(dtype_name, lengths)
-    gather, is_uneven = _gather(lengths, dtype.bitwidth // 8, index), _is_uneven(lengths, dtype_name)
-    put, sum_block = _put(lengths, dtype_name, index, strided), _sum_block(index, threads)
+    gather, is_uneven = _gather(lengths, dtype_name, index), _is_uneven(lengths, dtype_name)
+    put = _put(lengths, dtype_name, index, strided)
 
-    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, strided)))
-    def fft_block_kernel(table, asked, turns, x, maps, fill, weight, kernels, kernel_strange, bias, out):
+    @kernel(bounds=(threads, resident(lengths, dtype.bitwidth // 8, index, strided)))
+    def fft_block_kernel(table, asked, turns, x, maps, fill, kernels, bias, strange, out):
         """Forward, product and back in one, for one channel and a window that fits the block.
 
-        Shapes: as the kernels before. Parallel over (N, groups K, blocks). Race-free because each output is one
-        block's.
+        Shapes: as the kernels before; strange marks blocks that a transform cannot hold. Parallel over (N, groups K,
+        blocks). Race-free because each output is one block's.
         """
         if asked[0] == 0:
             return
@@ -573,12 +520,75 @@ def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
         n, k_all, b0, b1, b2 = block_of(layout, cuda.blockIdx.x)
         base = layout.x_start + n * layout.x_batch + divide(k_all, layout.out_channels)[0] * layout.x_channel
         gather(values, layout, x, maps, fill, base, b0, b1, b2, thread)
-        if is_uneven(layout, values, extremes, thread) or kernel_strange[k_all]:
-            sum_block(layout_of(anew(table)), x, maps, fill, weight, bias, out, thread)
-            return
+        odd = is_uneven(layout, values, extremes, thread)
+        if thread == 0:
+            strange[cuda.blockIdx.x] = 1 if odd else 0
         forward(values, shared, turns, thread)
         times(values, kernels, k_all, thread)
         back(values, shared, turns, thread)
         put(values, layout_of(anew(table)), bias, out, thread)
 
     return fft_block_kernel
+
+
+@cache
+def sum_kernel(dtype_name: str, index: str):
+    """The kernel for the outputs of marked blocks by the definition, where spectra spread a value over quieter ones."""
+    dtype, OUTSIDE = getattr(numba, dtype_name), outside(index)
+
+    @kernel
+    def fft_sum_kernel(table, asked, x, maps, fill, weight, strange, kernel_strange, bias, out, shares):
+        """out[n, k, p] = bias + sum over the window, in the blocks that `strange` or their filter's mark name.
+
+        Shapes: as the kernels before; strange [N, groups K, blocks], kernel_strange [groups K]. Parallel over (blocks,
+        shares of one). Race-free because each output is one thread's.
+        """
+        if asked[0] == 0:
+            return
+        layout = layout_of(table)
+        riders = 2 if layout.second == 1 else 1
+        parts = int32(2 if layout.second == 2 else 1)
+        count = int32(riders * layout.valid0 * layout.valid1 * layout.valid2)
+        taps = int32(layout.kernel0 * layout.kernel1 * layout.kernel2)
+        for unit in range(cuda.blockIdx.x, strange.size * shares, cuda.gridDim.x):
+            block, share = divide(unit, shares)
+            n, k, b0, b1, b2 = block_of(layout, block)
+            if strange[block] == 0 and kernel_strange[k] == 0:
+                continue
+            group = divide(k, layout.out_channels)[0]
+            for i in range(share * cuda.blockDim.x + cuda.threadIdx.x, count, shares * cuda.blockDim.x):
+                rest, o2 = divide(i, layout.valid2)
+                rest, o1 = divide(rest, layout.valid1)
+                rider, o0 = divide(rest, layout.valid0)
+                o0, o1 = int32(b0 * layout.valid0 + o0), int32(b1 * layout.valid1 + o1)
+                o2 = int32(b2 * layout.valid2 + o2 + rider * layout.ride)
+                q0 = to_of(o0, layout.stride0, layout.over0, layout.shift0)
+                q1 = to_of(o1, layout.stride1, layout.over1, layout.shift1)
+                q2 = to_of(o2, layout.stride2, layout.over2, layout.shift2)
+                if o0 >= layout.dense0 or o1 >= layout.dense1 or o2 >= layout.dense2 or min(q0, q1, q2) < 0:
+                    continue
+                to = layout.out_start + n * layout.out_batch + k * layout.out_channel
+                to += q0 * layout.out_stride0 + q1 * layout.out_stride1 + q2 * layout.out_stride2
+                for part in range(parts):
+                    total = bias[divide(k * parts + part, layout.bias_size)[1]]
+                    for c in range(layout.channels):
+                        base = layout.x_start + n * layout.x_batch
+                        base += (group * layout.channels + c) * layout.x_channel
+                        re, im = behind(x, base), behind(x, base + layout.x_part)
+                        factors = behind(weight, int64(k * layout.channels + c) * (taps * parts))
+                        for t in range(taps):
+                            rest, r2 = divide(t, layout.kernel2)
+                            r0, r1 = divide(rest, layout.kernel1)
+                            at = load(maps, int32(o0 + r0 * layout.dilation0))
+                            at += load(maps, int32(layout.map1 + o1 + r1 * layout.dilation1))
+                            at += load(maps, int32(layout.map2 + o2 + r2 * layout.dilation2))
+                            if at < 0 and layout.ends:
+                                continue
+                            w = int32(t * parts)
+                            total += load(factors, int32(w + part)) * sample(re, at, fill[0], dtype(0), OUTSIDE)
+                            if parts == 2:
+                                other = sample(im, at, fill[1], dtype(0), OUTSIDE) * load(factors, int32(w + 1 - part))
+                                total += other if part else -other
+                    store(out, to + part * layout.out_part, dtype(total))
+
+    return fft_sum_kernel

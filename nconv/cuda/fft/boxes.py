@@ -32,11 +32,12 @@ class Pass(NamedTuple):
 
 
 def held(lengths: Lengths, itemsize: int) -> int:
-    """Points of a thread: 16, or 32 of a large box, which then is one of 512 threads at most."""
+    """Points of a thread: 16, or 32 of a large box of which each axis is one pass, the first one of 32 points."""
     points = product(lengths)
     if SIMULATED:
         return points // 16
-    return 32 if points > 4096 and itemsize == 4 else 16
+    whole = max(lengths) == 32 == next(n for n in lengths if n > 1)
+    return 32 if points > 4096 and itemsize == 4 and whole else 16
 
 
 @cache

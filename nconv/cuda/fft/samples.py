@@ -45,9 +45,9 @@ def sample_maps(problem: ConvProblem, lengths: tuple[int, ...], steps: tuple[int
 
 
 def fill_of(problem: ConvProblem) -> Any:
-    """0 and the fill value, one number a part, on the device; see `sample`."""
+    """The fill value on the device, one number a part."""
     parts = np.array([problem.fill]).astype(problem.engine).view(real_dtype(problem))
-    return table((0, *parts.tolist()), parts.dtype.str)
+    return table(tuple(parts.tolist()), parts.dtype.str)
 
 
 @block_function

@@ -235,8 +235,8 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
             int32(layout.columns), int32(layout.ride), int32(layout.valid1), int32(layout.valid2))
         second = layout.second
         re, im = behind(x, base), behind(x, base + layout.x_part * (second == 2))
-        nothing, fill_re = fill[0], fill[1]
-        fill_im = fill[2] if second == 2 else fill_re
+        fill_re = fill[0]
+        fill_im = fill[1] if second == 2 else fill_re
         for k in range(rounds1):
             i = int32(thread + k * threads)
             if i < butterflies1:
@@ -257,8 +257,8 @@ def columns_kernel(dtype_name: str, length: int, signal: bool, tile: int, thread
                         row = load(maps, at_rows + q * apart1)
                         here = int32(row + column)
                         there = int32(row + rider)
-                    points[2 * q] = sample(re, here, fill_re, nothing, OUTSIDE)
-                    points[2 * q + 1] = sample(im, there, fill_im, nothing, OUTSIDE)
+                    points[2 * q] = sample(re, here, fill_re, dtype(0), OUTSIDE)
+                    points[2 * q + 1] = sample(im, there, fill_im, dtype(0), OUTSIDE)
                 values = pull1(points, 0, 1)
                 push1(shared, at, step1, turn1(transform1(values), turns, j, apart1))
         cuda.syncthreads()
