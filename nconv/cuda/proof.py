@@ -43,6 +43,7 @@ class Specimen:
     fma: int = 0                      # fused multiplications that the inner loop is unrolled to, at least
     wide_loads: int = 0               # 128-bit loads, at least
     tensor: int = 0                   # tensor-core instructions, at least
+    spills: int = 0                   # bytes that it may spill: measured to be faster than fewer threads
     capabilities: tuple = CAPABILITIES    # that the kernel is for
 
 
@@ -104,8 +105,8 @@ def faults(specimen: Specimen, found: dict[str, int]) -> list[str]:
     shared = ASKED_SHARED if specimen.shared else STATIC_SHARED
     allowed = min(REGISTERS // (specimen.threads * specimen.blocks), 255)
     return [text for wrong, text in (
-        (found["spills"], f"{found['spills']} bytes spilled"),
-        (found["stack"], f"{found['stack']} bytes of local memory"),
+        (found["spills"] > specimen.spills, f"{found['spills']} bytes spilled"),
+        (found["stack"] > specimen.spills, f"{found['stack']} bytes of local memory"),
         (found["registers"] > allowed, f"{found['registers']} registers, {allowed} allowed"),
         (found["shared"] > shared, f"{found['shared']} bytes of shared memory, {shared} allowed"),
         (found["fma"] < specimen.fma, f"{found['fma']} FMA, {specimen.fma} expected"),
@@ -113,6 +114,11 @@ def faults(specimen: Specimen, found: dict[str, int]) -> list[str]:
          f"{found['wide_loads']} 128-bit loads, {specimen.wide_loads} expected"),
         (found["tensor"] < specimen.tensor, f"{found['tensor']} mma, {specimen.tensor} expected"),
     ) if wrong]
+
+
+def _kept(found: dict[str, int]) -> str:
+    """The note of a kernel that is as it should be."""
+    return f"ok, {found['spills']} bytes spilled" if found["spills"] else "ok"
 
 
 def lines(index: int) -> list[tuple[bool, str]]:
@@ -131,7 +137,7 @@ def lines(index: int) -> list[tuple[bool, str]]:
             continue
         notes = faults(specimen, found)
         result.append((not notes, f"{label}{found['registers']:>10}{found['shared']:>8}{found['fma']:>6}"
-                                  f"{found['wide_loads']:>8}{found['tensor']:>5}  {'; '.join(notes) or 'ok'}"))
+                                  f"{found['wide_loads']:>8}{found['tensor']:>5}  {'; '.join(notes) or _kept(found)}"))
     return result
 
 
@@ -181,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
             table.append(text)
             print(text, flush=True)
     assembled = len(table) - 1
-    table.append(f"{wrong} of {assembled} wrong" if wrong else f"{assembled} assembled, no spills, no local memory")
+    table.append(f"{wrong} of {assembled} wrong" if wrong else f"{assembled} assembled, no spills but those noted")
     print(table[-1])
     if options.rst:
         Path(options.rst).write_text(page(table), encoding="utf-8")

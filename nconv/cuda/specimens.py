@@ -70,10 +70,10 @@ def specimens() -> Iterator[Specimen]:
                                tiles.direct_tile_kernel(dtype, index, *form),
                                (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT,
                                threads=128 if size > 4 else 256)
-            for R in (1, 3, 8):
-                yield Specimen(f"direct_rows_kernel {dtype} {index} {R}",
-                               rows.direct_rows_kernel(dtype, index, rows.MOST_ROWS, R),
-                               (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * R * (dtype[0] in "fc"))
+            for R, Q in ((1, rows.MOST_COLUMNS if size == 4 else 1), (3, 1), (8, 1)):
+                yield Specimen(f"direct_rows_kernel {dtype} {index} {R}x{Q}",
+                               rows.direct_rows_kernel(dtype, index, rows.MOST_ROWS, R, Q),
+                               (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * R * Q * (dtype[0] in "fc"))
     for dtype in ("float32", "float64"):
         yield Specimen(f"ends_mark_kernel {dtype}", ends.ends_mark_kernel, (_array(dtype), _array("int32"), int64))
     for dtype in ("float32", "float64", "complex64", "complex128"):
@@ -106,7 +106,7 @@ def specimens() -> Iterator[Specimen]:
                    tiles.direct_tile_kernel("float32", "int32", *shapes.PLANES[4][0], 7, 7, True, False, True),
                    (_layout(tiles.TileLayout), *narrow), shared=SHARED_LIMIT, fma=49 * 49)
     yield Specimen("direct_rows_kernel float16 in, float16 out",
-                   rows.direct_rows_kernel("float32", "int32", rows.MOST_ROWS, 3),
+                   rows.direct_rows_kernel("float32", "int32", rows.MOST_ROWS, 3, 1),
                    (_layout(rows.RowsLayout), *narrow), fma=rows.MOST_ROWS * 3)
     yield Specimen("im2col_tile_kernel float16 in, float16 out",
                    im2col.im2col_tile_kernel("float32", True, 128, 128, 8),
@@ -151,9 +151,12 @@ def _of_blocks() -> Iterator[Specimen]:
     """Those of transforms in blocks: every number of passes, both numbers of points a thread."""
     table, narrow, half = _array("int64"), _array("int32"), _array("float16")
     for dtype, lengths in (("float32", (1, 1, 4096)), ("float32", (1, 64, 64)), ("float32", (32, 16, 32)),
-                           ("float32", (1, 1, 16384)), ("float64", (1, 1, 4096)), ("float64", (16, 16, 16))):
+                           ("float32", (1, 128, 128)), ("float32", (1, 1, 16384)), ("float64", (1, 1, 4096)),
+                           ("float64", (16, 16, 16))):
         array, itemsize = _array(dtype), from_dtype_name(dtype).bitwidth // 8
-        shape = {"threads": blocks.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize)}
+        # Two or three words spill where all registers of a multiprocessor are in use, two dozen with 1,024 threads.
+        shape = {"threads": blocks.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize),
+                 "spills": 112 if lengths == (1, 128, 128) else 16}
         label = f"{dtype} {'x'.join(map(str, lengths))}"
         yield Specimen(f"fft_weight_kernel {label}", blocks.weight_kernel(dtype, lengths),
                        (table, array, array, array, narrow), **shape)

@@ -18,6 +18,7 @@ from .axes import three_axes
 
 MOST_ROWS = 16                 # output rows of a thread
 MOST_TOGETHER = 8              # rows of a window that a thread takes at once
+MOST_COLUMNS = 3               # columns, where no element serves two rows
 _THREADS = block_size(128)
 
 
@@ -76,13 +77,14 @@ def rows_layout(problem: ConvProblem, index: str) -> tuple[RowsLayout, Any, int,
     J = _rows(out[1])
     chunks = ceil_div(out[1], J)
     items = p.N * p.groups * p.K * out[0] * chunks * out[2]
-    R = _together(kernel[1]) if stride[1] == dilation[1] else 1
+    R = _together(kernel[1], MOST_TOGETHER) if stride[1] == dilation[1] else 1
+    Q = _together(kernel[2], MOST_COLUMNS) if R == 1 and p.engine.itemsize == 4 else 1
     w_channel, w_tap = (1, p.groups * p.K) if p.channels_last else (p.taps, 1)
     layout = RowsLayout(
         items, chunks, *divisor(chunks), p.groups * p.K, *divisor(p.groups * p.K), *divisor(p.K), p.C,
         out[0], *divisor(out[0]), out[1], out[2], *divisor(out[2]), *kernel, *stride, *dilation,
         *map(int, begin[:2]), w_channel, w_tap, int(p.channels_last), *(0,) * 10)
-    return layout, direct_rows_kernel(p.engine.name, index, J, R), ceil_div(items, _THREADS), _THREADS, 0
+    return layout, direct_rows_kernel(p.engine.name, index, J, R, Q), ceil_div(items, _THREADS), _THREADS, 0
 
 
 def _rows(extent: int) -> int:
@@ -90,20 +92,21 @@ def _rows(extent: int) -> int:
     return min(round_up(ceil_div(extent, ceil_div(extent, MOST_ROWS)), 2), MOST_ROWS)
 
 
-def _together(taps: int) -> int:
-    """So many rows of the window at once that none is left over."""
-    return next(r for r in range(min(taps, MOST_TOGETHER), 0, -1) if taps % r == 0)
+def _together(taps: int, most: int) -> int:
+    """So many rows or columns of the window at once that none is left over."""
+    return next(r for r in range(min(taps, most), 0, -1) if taps % r == 0)
 
 
 @cache
-def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
-    """The kernel for one type in which a thread sums J rows of a column, R rows of the window at once.
+def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int, Q: int):
+    """The kernel for one type in which a thread sums J rows of a column, R rows and Q columns of the window at once.
 
-    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output.
+    Above 1, R divides the window's rows, and the rows of the window lie as far apart as those of the output. Q divides
+    its columns: so many loads are under way together.
     """
     dtype, whole = getattr(numba, dtype_name), getattr(numba, index_name)
     place = getattr(numba, "u" + index_name)           # an index with a sign would be compared with 0
-    ROWS = J + R - 1
+    ROWS, WINDOW = J + R - 1, Q * (J + R - 1)
 
     @kernel
     def direct_rows_kernel(layout, x, maps, weight, bias, out, fill):
@@ -134,7 +137,7 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
         g = over(k, layout.over_group, layout.shift_group)
 
         sums = cuda.local.array(J, dtype)
-        window = cuda.local.array(ROWS, dtype)
+        window = cuda.local.array(WINDOW, dtype)
         rows = cuda.local.array(ROWS, whole)
         start = load(bias, uint32(k * int32(layout.bias_step)))
         for j in range(J):
@@ -144,7 +147,7 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
         w_tap, w_row = int32(layout.w_tap), int32(int32(layout.kernel2) * int32(layout.w_tap))
         base = layout.x_start + n * layout.x_batch + g * (layout.channels * layout.x_channel)
         weights = behind(weight, k * layout.w_channel)
-        at_w = int32(0)
+        at_w, runs = int32(0), int32(int32(layout.kernel2) // Q)
         for _channel in range(int32(layout.channels)):
             for r0 in range(int32(layout.kernel0)):
                 plane = load(maps, uint32(q0 * int32(layout.stride0) + r0 * int32(layout.dilation0)))
@@ -160,19 +163,21 @@ def direct_rows_kernel(dtype_name: str, index_name: str, J: int, R: int):
                         for i in range(ROWS):
                             rows[i] = plane
                     column = int32(q2 * int32(layout.stride2))
-                    for _ in range(int32(layout.kernel2)):
-                        at_column = load(column_maps, uint32(column))
-                        column = int32(column + int32(layout.dilation2))
-                        for i in range(ROWS):
-                            at = whole(rows[i] + at_column)
-                            window[i] = fill
-                            if at >= 0:
-                                window[i] = dtype(load(values, place(at)))
-                        for r in range(R):
-                            factor = load(weights, uint32(at_w + r * w_row))
-                            for j in range(J):
-                                sums[j] += factor * window[r + j]
-                        at_w = int32(at_w + w_tap)
+                    for _ in range(runs):
+                        for s in range(Q):
+                            at_column = load(column_maps, uint32(column))
+                            column = int32(column + int32(layout.dilation2))
+                            for i in range(ROWS):
+                                at = whole(rows[i] + at_column)
+                                window[s * ROWS + i] = fill
+                                if at >= 0:
+                                    window[s * ROWS + i] = dtype(load(values, place(at)))
+                        for s in range(Q):
+                            for r in range(R):
+                                factor = load(weights, uint32(at_w + r * w_row))
+                                for j in range(J):
+                                    sums[j] += factor * window[s * ROWS + r + j]
+                            at_w = int32(at_w + w_tap)
                     at_w = int32(at_w + (R - 1) * w_row)
                     r1 = int32(r1 + R)
             base += layout.x_channel
