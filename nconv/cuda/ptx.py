@@ -13,7 +13,7 @@ import numpy as np
 
 from .device import SIMULATED, block_function, cuda
 
-__all__ = ["anew", "behind", "close_copies", "copy_async", "fields", "load", "load_or", "load_where", "magnitude",
+__all__ = ["behind", "close_copies", "copy_async", "fields", "load", "load_or", "load_where", "magnitude",
            "pair", "quotient", "store", "vload4", "vstore", "wait_copies", "warp_max", "window_store", "window_sums"]
 
 
@@ -70,11 +70,6 @@ if SIMULATED or cuda is None:
     def quotient(number, by):
         """number // by, neither negative, in 32 bits and without a look whether `by` is 0."""
         return np.int32(number // by)
-
-    @block_function
-    def anew(array):
-        """The array as if it were another one: what was read of it keeps no register until it is read again."""
-        return array
 
     @block_function
     def warp_max(value):
@@ -255,18 +250,6 @@ else:
             return builder.udiv(*args)
 
         return types.int32(types.int32, types.int32), generate
-
-    @intrinsic
-    def anew(typingctx, array):
-        def generate(context, builder, signature, args):
-            view = context.make_array(signature.return_type)(context, builder, args[0])
-            zero = ir.InlineAsm(ir.FunctionType(ir.IntType(32), []), "mov.b32 $0, 0;", "=r", True)
-            first = builder.bitcast(view.data, ir.PointerType(ir.IntType(8)))
-            there = builder.gep(first, [builder.call(zero, [])])
-            view.data = builder.bitcast(there, view.data.type)
-            return view._getvalue()
-
-        return array(array), generate
 
     @intrinsic
     def warp_max(typingctx, value):

@@ -154,9 +154,9 @@ def _of_blocks() -> Iterator[Specimen]:
                            ("float32", (1, 128, 128)), ("float32", (1, 1, 16384)), ("float64", (1, 1, 4096)),
                            ("float64", (16, 16, 16))):
         array, itemsize = _array(dtype), from_dtype_name(dtype).bitwidth // 8
-        # Two or three words spill where all registers of a multiprocessor are in use, two dozen with 1,024 threads.
+        # A few words spill where all registers of a multiprocessor are in use.
         shape = {"threads": blocks.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize),
-                 "spills": 112 if lengths == (1, 128, 128) else 16}
+                 "spills": 24}
         label = f"{dtype} {'x'.join(map(str, lengths))}"
         yield Specimen(f"fft_weight_kernel {label}", blocks.weight_kernel(dtype, lengths),
                        (table, array, array, array, narrow), **shape)

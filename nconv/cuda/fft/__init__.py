@@ -50,7 +50,7 @@ _LEAST_ROW = 2 if SIMULATED else 8                             # points of a blo
 _BESIDE = 64                   # bytes of shared memory that a kernel has besides
 _LATENCY = 9e-6                # seconds from a block's first instruction to its last, however few there are
 _THREADS = block_size(256)     # of a block that sums outputs by the definition
-_MOST_SHARES = 4096            # of these: mostly they find nothing marked, and end
+_MOST_SHARES = 512             # of these blocks: mostly they find nothing marked, and end
 
 
 def why_not(problem: ConvProblem) -> str:

@@ -17,7 +17,7 @@ from numba import int32, int64
 from ...geometry import product
 from ..device import SIMULATED, block_function, cuda, kernel
 from ..division import over
-from ..ptx import anew, behind, fields, load, magnitude, store, warp_max
+from ..ptx import behind, fields, load, magnitude, quotient, store, warp_max
 from .boxes import Lengths, butterfly_of, held, in_turn, passes_of, transform_box
 from .loudness import SILENT, fraction_of, largest
 from .passes import divide
@@ -490,7 +490,7 @@ def product_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool)
         if thread == 0:
             strange[cuda.blockIdx.x] = odd
         back(values, shared, turns, thread)
-        put(values, layout_of(anew(table)), bias, out, thread)
+        put(values, layout, bias, out, thread)
 
     return fft_product_kernel
 
@@ -526,7 +526,7 @@ def block_kernel(dtype_name: str, index: str, lengths: Lengths, strided: bool):
         forward(values, shared, turns, thread)
         times(values, kernels, k_all, thread)
         back(values, shared, turns, thread)
-        put(values, layout_of(anew(table)), bias, out, thread)
+        put(values, layout, bias, out, thread)
 
     return fft_block_kernel
 
@@ -540,17 +540,27 @@ def sum_kernel(dtype_name: str, index: str):
     def fft_sum_kernel(table, asked, x, maps, fill, weight, strange, kernel_strange, bias, out, shares):
         """out[n, k, p] = bias + sum over the window, in the blocks that `strange` or their filter's mark name.
 
-        Shapes: as the kernels before; strange [N, groups K, blocks], kernel_strange [groups K]. Parallel over (blocks,
-        shares of one). Race-free because each output is one thread's.
+        Shapes: as the kernels before; strange [N, groups K, blocks], kernel_strange [groups K]. Parallel over runs of
+        (blocks, shares of one), whose marks a block's threads read side by side: mostly there are none. Race-free
+        because each output is one thread's.
         """
         if asked[0] == 0:
             return
         layout = layout_of(table)
+        units = strange.size * shares
+        run = quotient(int32(units + cuda.gridDim.x - 1), int32(cuda.gridDim.x))
+        first, last = cuda.blockIdx.x * run, min((cuda.blockIdx.x + 1) * run, units)
+        marked = int32(0)
+        for unit in range(first + cuda.threadIdx.x, last, cuda.blockDim.x):
+            block = divide(unit, shares)[0]
+            marked |= strange[block] | kernel_strange[block_of(layout, block)[1]]
+        if not cuda.syncthreads_or(marked):
+            return
         riders = 2 if layout.second == 1 else 1
         parts = int32(2 if layout.second == 2 else 1)
         count = int32(riders * layout.valid0 * layout.valid1 * layout.valid2)
         taps = int32(layout.kernel0 * layout.kernel1 * layout.kernel2)
-        for unit in range(cuda.blockIdx.x, strange.size * shares, cuda.gridDim.x):
+        for unit in range(first, last):
             block, share = divide(unit, shares)
             n, k, b0, b1, b2 = block_of(layout, block)
             if strange[block] == 0 and kernel_strange[k] == 0:
