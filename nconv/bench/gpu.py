@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -39,10 +40,10 @@ from ..problem import ConvProblem
 from . import gpu_calls, gpu_rivals
 from .isolated import Crew, Worker
 
-SECONDS = 440                          # after which nothing new is begun
+SECONDS = 440                          # after which nothing new is begun, unless the command says otherwise
 LAST_SECONDS = 20                      # that what was begun may take then: the whole stays below 8 minutes
-DRAWS_SECONDS = 200                    # after which no problem at random is begun: the race needs its time, too
-RACE_SECONDS = 340                     # after which no contest is begun: the rest is compute-sanitizer's
+DRAWS_SHARE = 0.45                     # of them, after which no problem at random is begun: the race needs time, too
+RACE_SHARE = 0.78                      # after which no contest is begun: the rest is compute-sanitizer's
 ROW_SECONDS = 60                       # that a row may take, a new process and what it compiles included
 SANITIZED = ("signal f4", "image f4", "layer f4", "layer f2", "depthwise f4")
 ALGORITHMS = ("direct", "im2col", "fft")
@@ -234,10 +235,12 @@ class Run:
         Whom rows are asked of.
     out : str, optional
         Where the results go; by default to docs/results, by the device's name.
+    seconds : float, optional
+        After which nothing new is begun.
     """
 
-    def __init__(self, worker: Any, out: str | None = None):
-        self.worker, self._start = worker, time.monotonic()
+    def __init__(self, worker: Any, out: str | None = None, seconds: float = SECONDS):
+        self.worker, self.seconds, self._start = worker, seconds, time.monotonic()
         self._told: set[str] = set()
         facts = self.ask("machine")
         label = "-".join("".join(c if c.isalnum() else " " for c in facts.get("device", "unknown").lower()).split())
@@ -245,9 +248,9 @@ class Run:
         self.report: dict[str, Any] = {"finished": False, "wrong": int("fault" in facts), **facts, "correctness": []}
         self.save()
 
-    def before(self, seconds: float) -> bool:
-        """Whether the command is younger than that."""
-        return self.left(seconds) > 0
+    def before(self, share: float) -> bool:
+        """Whether the command has not yet spent that share of its seconds."""
+        return self.left(share * self.seconds) > 0
 
     def left(self, seconds: float) -> float:
         """Seconds until the command is so old."""
@@ -255,7 +258,7 @@ class Run:
 
     def ask(self, *request: Any) -> dict[str, Any]:
         """The answer, within what a row may take and the command has left."""
-        return self.worker.ask(*request, limit=max(1.0, min(ROW_SECONDS, self.left(SECONDS + LAST_SECONDS))))
+        return self.worker.ask(*request, limit=max(1.0, min(ROW_SECONDS, self.left(self.seconds + LAST_SECONDS))))
 
     def add(self, group: str, row: dict[str, Any]) -> None:
         """Take a row into a list of the report; the first fault of each kind keeps where it came from."""
@@ -294,9 +297,9 @@ def correctness(run: Run, methods: tuple[str, ...], draws: int, only: str) -> No
 
     def answer_in_time(request: tuple[str, str]) -> dict[str, Any] | None:
         name, method = request
-        if name.startswith("drawn") and not run.before(DRAWS_SECONDS):
+        if name.startswith("drawn") and not run.before(DRAWS_SHARE):
             return None
-        return run.ask("problem", draws, name, method) if run.before(RACE_SECONDS) else {
+        return run.ask("problem", draws, name, method) if run.before(RACE_SHARE) else {
             "ok": False, "fault": "out of time"}
 
     pool, skipped = ThreadPoolExecutor(PROCESSES), 0
@@ -329,6 +332,16 @@ def public_calls(run: Run) -> None:
         print(f"{algorithm}: {right} of {len(names)} right", flush=True)
 
 
+def _in_rounds(entries: list[tuple[int, Any, bool]]) -> list[tuple[int, Any, bool]]:
+    """One contest of each family, then another of each: a race that is cut short has met all of them."""
+    known: Counter[tuple[str, bool]] = Counter()
+    turns = []
+    for _, contest, tf32 in entries:
+        known[contest.family, tf32] += 1
+        turns.append(known[contest.family, tf32])
+    return [entries[i] for i in sorted(range(len(entries)), key=turns.__getitem__)]
+
+
 def race(run: Run) -> None:
     """Every contest while there is time; prints a line for each, then how the families stand to their goals."""
     peak = run.ask("peaks")
@@ -338,9 +351,9 @@ def race(run: Run) -> None:
         return
     print(f"measured peak {peak['flops'] / 1e12:.1f} TFLOP/s float32, {peak['bandwidth'] / 1e9:.0f} GB/s")
     print(gpu_rivals.HEADER)
-    for index, contest, tf32 in [(i, c, tf32) for i, c in enumerate(gpu_rivals.contests())
-                                 for tf32 in ((False, True) if c.family == "dense" else (False,))]:
-        if not run.before(RACE_SECONDS):
+    for index, contest, tf32 in _in_rounds([(i, c, tf32) for i, c in enumerate(gpu_rivals.contests())
+                                            for tf32 in ((False, True) if c.family == "dense" else (False,))]):
+        if not run.before(RACE_SHARE):
             print("out of time: the remaining contests were not run")
             break
         row = {"family": contest.family, "call": contest.name, "tf32": tf32, **run.ask("contest", index, tf32, peak)}
@@ -356,13 +369,13 @@ def sanitize(run: Run) -> None:
         print("compute-sanitizer: not on this machine")
         return
     for check, share in (("memcheck", 2), ("racecheck", 1)):
-        end = SECONDS - run.left(SECONDS) * (share - 1) / share
+        end = run.seconds - run.left(run.seconds) * (share - 1) / share
         row: dict[str, Any] = {"problem": "sanitizer", "algorithm": check}
         prefix = [tool, "--tool", check, "--error-exitcode", "9", "--log-file"]
         with tempfile.TemporaryDirectory() as folder, Worker(MODULE, [*prefix, f"{folder}/log"]) as worker:
             answers = []
             for name, method in ((name, method) for name in SANITIZED for method in ALGORITHMS):
-                if run.before(end):
+                if run.left(end) > 0:
                     answers.append(worker.ask("problem", 0, name, method, limit=run.left(end)))
             status = worker.close(max(1.0, run.left(end) + LAST_SECONDS))
             log = Path(folder, "log")
@@ -385,6 +398,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=60, help="number of problems at random")
     parser.add_argument("--only", default="", help="problems whose name holds one of these, with commas between")
     parser.add_argument("--methods", default=",".join(ALGORITHMS))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which nothing new is begun (%(default)s)")
     for part in ("race", "sanitizer"):
         parser.add_argument(f"--no-{part}", action="store_true")
     options = parser.parse_args(arguments)
@@ -392,7 +406,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The choice is by the rates that everybody has, whatever this machine has learnt.
     os.environ["NCONV_CACHE_DIR"] = tempfile.mkdtemp(prefix="nconv-gpu-")
     with Crew(MODULE, PROCESSES) as crew:
-        run = Run(crew, options.out)
+        run = Run(crew, options.out, options.seconds)
         print(f"{run.report.get('device', run.report.get('fault'))}, {run.report.get('versions')}", flush=True)
         correctness(run, tuple(options.methods.split(",")), options.draws, options.only)
         if not options.only:

@@ -119,10 +119,18 @@ def test_it_measures_and_goes_on(monkeypatch, capsys, tmp_path, here):
     assert [row["tf32"] for row in rows[2:]] == [False, True] and all("ValueError" in row["fault"] for row in rows[2:])
     assert report["means"] == pytest.approx({"images": 1.0, "long conv1d": 1.0}) and report["wrong"] == 2
     assert "goal 5: missed" in capsys.readouterr().out
-    monkeypatch.setattr(gpu, "RACE_SECONDS", 0)
-    run = gpu.Run(Here(gpu.MODULE), str(path))
+    run = gpu.Run(Here(gpu.MODULE), str(path), seconds=0)
     gpu.race(run)
     assert "times" not in run.report and "out of time" in capsys.readouterr().out
+
+
+def test_a_race_that_is_cut_short_has_met_every_family():
+    entries = [(i, contest, False) for i, contest in enumerate(gpu_rivals.contests())]
+    met = [contest.family for _, contest, _ in gpu._in_rounds(entries)]
+    families = {contest.family for _, contest, _ in entries}
+    assert sorted(met[:len(families)]) == sorted(families) and len(met) == len(entries)
+    assert [i for i, contest, _ in gpu._in_rounds(entries) if contest.family == "dense"] == [
+        i for i, contest, _ in entries if contest.family == "dense"]
 
 
 class Borrowed:
