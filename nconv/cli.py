@@ -212,8 +212,10 @@ def _calibrate(device: str = "cpu") -> None:
 
     name = "machine" if device == "cpu" else "GPU"
     found = calibrate.calibrate(device, lambda probes: track(probes, f"measuring this {name}"))
-    for name, value in found.rates().items():
-        click.echo(f"{name:<28}{value:.3g}")
+    rates = found.rates()
+    width = max(map(len, rates)) + 2
+    for name, value in rates.items():
+        click.echo(f"{name:<{width}}{value:.3g}")
     click.echo(f"kept in {machine.path()}")
 
 
@@ -247,17 +249,22 @@ def warmup(dtypes: tuple[str, ...]) -> None:
 
     from . import registry
 
-    layers = [((K, 4, 3, 3), 1) for K in (1, 2, 4, 8)] + [((64, 1, 3, 3), 64)]  # the last: own windows
+    # Sizes: one for the serial kernel, one for the threads; then windows of single channels, and as many channels as
+    # threads share the packing of.
+    layers = [((K, 4, 3, 3), 1, size) for K in (1, 2, 4, 8) for size in (8, 256)]
+    layers += [((64, 1, 3, 3), 64, 8), ((64, 1, 3, 3), 64, 256), ((64, 64, 3, 3), 1, 56)]
     jobs = [(method, dtype, *layer) for method in registry.names() for dtype in dtypes for layer in layers]
-    for method, dtype, shape, groups in track(jobs, "compiling"):
-        for size in (8, 256):                          # one for the serial kernel, one for the threads
-            if method == "separable":
-                nconv.convolve(np.zeros((size, size), dtype), np.ones((5, 5), dtype), method=method)
-                continue
-            x, weight = np.zeros((1, shape[1] * groups, size, size), dtype), np.zeros(shape, dtype)
-            allowed = [c.name for c in nconv.plan(nconv.conv2d, x, weight, groups=groups).candidates if not c.refused]
-            if method in allowed:
-                nconv.conv2d(x, weight, groups=groups, method=method)
+    for method, dtype, shape, groups, size in track(jobs, "compiling layers"):
+        x, weight = np.zeros((1, shape[1] * groups, size, size), dtype), np.zeros(shape, dtype)
+        spec = nconv.ArraySpec(weight.shape, weight.dtype)
+        if any(c.name == method and not c.refused for c in nconv.plan(nconv.conv2d, x, spec, groups=groups).candidates):
+            nconv.conv2d(x, weight, groups=groups, method=method)
+    for dtype, size in track([(dtype, size) for dtype in dtypes for size in (8, 256)], "compiling filters"):
+        image = np.zeros((size, size), dtype)
+        nconv.convolve(image, np.ones((5, 5), dtype), method="separable")
+        nconv.ndimage.gaussian_filter(image, 2)
+        nconv.ndimage.correlate(image, np.arange(9.0).reshape(3, 3))
+        nconv.conv_transpose2d(np.zeros((1, 64, 28, 28), dtype), np.zeros((64, 32, 4, 4), dtype), stride=2, padding=1)
     _calibrate()
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from nconv import registry
+import nconv
+from nconv import cli, registry
 from nconv.bench import cases
 from nconv.cli import main
 
@@ -32,6 +33,29 @@ def test_explain():
     assert result.exit_code == 0
     names = [candidate["name"] for candidate in json.loads(result.output)]
     assert names == list(registry.names())
+
+
+def test_warmup_calls_every_algorithm(monkeypatch):
+    called = []
+
+    def record(name):
+        return lambda *arrays, method="auto", **options: called.append((name, arrays[0].dtype.name, method))
+
+    for name in ("conv2d", "conv_transpose2d", "convolve"):
+        monkeypatch.setattr(nconv, name, record(name))
+    for name in ("gaussian_filter", "correlate"):
+        monkeypatch.setattr(nconv.ndimage, name, record(name))
+    # What is planned is what the recorder stands for.
+    plan, conv2d = nconv.plan, nconv.functional.conv2d
+    monkeypatch.setattr(nconv, "plan", lambda function, *args, **options: plan(conv2d, *args, **options))
+    monkeypatch.setattr(cli, "_calibrate", lambda: called.append(("rates", "", "")))
+    result = run("warmup", "--dtype", "float32")
+    assert result.exit_code == 0, result.output
+    assert {dtype for _, dtype, _ in called[:-1]} == {"float32"} and called[-1][0] == "rates"
+    beyond = {"winograd_large"}                        # the limit of errors that holds where none was set
+    assert {method for *_, method in called} - {"auto", ""} == set(registry.names()) - beyond
+    assert {name for name, *_ in called} == {
+        "conv2d", "conv_transpose2d", "convolve", "gaussian_filter", "correlate", "rates"}
 
 
 def test_a_failure_is_one_line():
