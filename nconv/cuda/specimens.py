@@ -10,7 +10,7 @@ from ..geometry import product
 from . import copies, elements, ends, gaps, im2col, learning, proof
 from .device import SHARED_LIMIT
 from .direct import each, rows, shapes, tiles
-from .fft import blocks, boxes, passes, planes, whole
+from .fft import blocks, boxes, passes, planes, points, whole
 from .proof import Specimen
 
 REAL = ("float32", "float64", "int32", "int64")
@@ -155,7 +155,7 @@ def _of_blocks() -> Iterator[Specimen]:
                            ("float64", (16, 16, 16))):
         array, itemsize = _array(dtype), from_dtype_name(dtype).bitwidth // 8
         # A few words spill where all registers of a multiprocessor are in use.
-        shape = {"threads": blocks.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize),
+        shape = {"threads": points.threads_of(lengths, itemsize), "shared": boxes.bytes_of(lengths, itemsize),
                  "spills": 24}
         label = f"{dtype} {'x'.join(map(str, lengths))}"
         yield Specimen(f"fft_weight_kernel {label}", blocks.weight_kernel(dtype, lengths),
@@ -163,10 +163,10 @@ def _of_blocks() -> Iterator[Specimen]:
         for index in ("int32", "int64") if product(lengths) <= 4096 else ("int32",):
             first, read = (table, narrow, array), (array, _array(index), array)
             yield Specimen(f"fft_forward_kernel {label} {index}", blocks.forward_kernel(dtype, index, lengths),
-                           (*first, *read, array, narrow), **shape, blocks=blocks.resident(lengths, itemsize, index))
+                           (*first, *read, array, narrow), **shape, blocks=points.resident(lengths, itemsize, index))
             for strided in (False, True) if product(lengths) <= 4096 else (False,):
                 form, note = (dtype, index, lengths, strided), f"{index}{' strided' if strided else ''}"
-                number = {"blocks": blocks.resident(lengths, itemsize, index, strided)}
+                number = {"blocks": points.resident(lengths, itemsize, index, strided)}
                 for out in (array, half) if lengths == (1, 64, 64) else (array,):
                     to = ", float16 out" if out is half else ""
                     yield Specimen(f"fft_product_kernel {label} {note}{to}", blocks.product_kernel(*form),

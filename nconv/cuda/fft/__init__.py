@@ -25,17 +25,9 @@ from ..device import SIMULATED, block_size, device_cache, launch, table
 from ..division import divisor
 from ..views import DeviceArray, convert, empty, follow
 from . import boxes, planes
-from .blocks import (
-    BlockLayout,
-    block_kernel,
-    forward_kernel,
-    product_kernel,
-    resident,
-    sum_kernel,
-    threads_of,
-    weight_kernel,
-)
+from .blocks import block_kernel, forward_kernel, product_kernel, sum_kernel, weight_kernel
 from .loudness import limits_of
+from .points import BlockLayout, resident, threads_of
 from .samples import MOST_PLACES, extent, fill_of, sample_maps
 
 # ------------------------------------------------------------------------------------------------- The choice
