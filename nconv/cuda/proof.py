@@ -2,8 +2,8 @@
 
 Every kernel is compiled to PTX for two compute capabilities and assembled with ptxas, which says how many registers and
 how much shared memory a thread and a block need, and whether anything spills. The table goes to the output; the exit
-status is 1 where a kernel spills, uses local memory, needs more than its launch allows, or lacks the instructions that
-its inner loop is written for. Words as arguments choose kernels by name. Needs
+status is 1 where a kernel spills or uses local memory beyond what its specimen names, needs more than its launch
+allows, or lacks the instructions that its inner loop is written for. Words as arguments choose kernels by name. Needs
 ``pip install "nconv[cuda]" nvidia-cuda-nvcc``.
 """
 
