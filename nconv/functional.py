@@ -296,7 +296,7 @@ def conv1d(input: NDArray | ArraySpec, weight: NDArray, bias: NDArray | None = N
     layout : {'channels_first', 'channels_last'}
         Where the channels of input and output lie.
     method : str
-        'auto', or an algorithm of `nconv.algorithms`: 'direct', 'depthwise', 'im2col', 'winograd', 'fft', ...
+        'auto', or an algorithm of `nconv.algorithms`: 'direct', 'depthwise', 'im2col', 'winograd', 'fft_tiles', ...
     out : ndarray, optional
         Takes the result; must have its shape and dtype.
     device : {'cpu', 'cuda'}, optional

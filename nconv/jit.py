@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import types
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
@@ -43,6 +44,9 @@ _OPTIONS = {
     # NaN and infinity must survive, so LLVM may not assume their absence; sums may be reordered, products fused.
     "fastmath": {"contract", "reassoc", "nsz"},
 }
+
+
+_closures: Counter[str] = Counter()       # parts that were made of each inner function
 
 
 @cache
@@ -199,6 +203,12 @@ def _kernel(function: Callable, **options) -> Any:
 
 
 def _part(function: Callable, **options) -> Any:
+    if function.__closure__:
+        # The linker tells functions apart by module, name, types and a number that depends on what the program compiled
+        # before. Kernels that other programs left on the disk bring theirs: of one name, one took another's place.
+        name = f"{function.__module__}.{function.__qualname__}"
+        function.__qualname__ += f"_{_closures[name]}"
+        _closures[name] += 1
     return _Part(function, targetoptions={**_OPTIONS, **options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 

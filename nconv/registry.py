@@ -29,7 +29,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("small", "direct", "depthwise", "im2col", "winograd", "winograd_large", "fft", "separable"),
+_MODULES = {"cpu": ("small", "direct", "depthwise", "im2col", "winograd", "winograd_large", "fft_tiles", "fft",
+                    "separable"),
             "cuda": ("direct", "im2col", "fft")}
 
 

@@ -56,6 +56,8 @@ def refused(name, problem):
     if name == "depthwise":
         own = problem.C == problem.K == 1 and problem.groups >= simd.lanes(problem.real)
         return problem.engine.kind == "c" or not own
+    if name == "fft_tiles":
+        return problem.engine.kind == "i" or max(problem.stride) > 1 or max(problem.kernel) == 1
     if name in LONGEST_WINDOW:
         spread = any(d > 1 < k for d, k in zip(problem.dilation, problem.kernel, strict=True))
         return (problem.engine.kind == "i" or spread or max(problem.stride) > 1

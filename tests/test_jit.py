@@ -139,3 +139,17 @@ def test_a_settled_kernel_takes_the_serial_code_where_threads_may_not_start(monk
         out[:] = 0
         call(values, out, 2)
         np.testing.assert_array_equal(out, expected)
+
+
+def test_parts_that_one_function_makes_have_names_of_their_own():
+    """One of a kernel from the disk would else be taken for another's, compiled by another program."""
+    def made(n):
+        @inner_kernel
+        def add(x):
+            return x + n
+
+        return add
+
+    parts = list(map(made, range(3)))
+    assert len({part.py_func.__qualname__ for part in parts}) == 3
+    assert {part.py_func.__module__ for part in parts} == {__name__}

@@ -12,7 +12,7 @@ def bound(name, problem, magnitude):
     if problem.engine.kind == "i":
         return np.zeros_like(magnitude)
     eps = np.finfo(problem.engine).eps
-    if name in ("fft", "winograd", "winograd_large"):
+    if name in ("fft", "fft_tiles", "winograd", "winograd_large"):
         spread = 128 if name == "winograd_large" else 32  # tiles of 8 inputs an axis: beyond the default error limit
         return np.full_like(magnitude, spread * eps * magnitude.max(initial=0)) + 1e-300
     if name == "separable":                             # each tap differs from the product by a few roundings

@@ -99,6 +99,7 @@ CASES = (
     _layer("layer", "ResNet stem, 3-64, 7x7/2", (1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3),
     _layer("layer", "VGG 224, 64-64, 3x3", (1, 64, 224, 224), (64, 64, 3, 3), padding=1),
     _layer("layer", "AlexNet 27, 96-256, 5x5", (1, 96, 27, 27), (256, 96, 5, 5), padding=2),
+    _layer("layer", "56, 64-64, 9x9", (1, 64, 56, 56), (64, 64, 9, 9), padding=4),
     _layer("layer", "batch 16, ResNet 14, 256-256, 3x3", (16, 256, 14, 14), (256, 256, 3, 3), padding=1),
     _layer("layer", "tiny, 8 x 8, 3-8, 3x3", (1, 3, 8, 8), (8, 3, 3, 3), padding=1),
     _layer("depthwise", "56, 128, 3x3", (1, 128, 56, 56), (128, 1, 3, 3), padding=1, groups=128),
@@ -108,6 +109,7 @@ CASES = (
     _layer("depthwise", "grouped 28, 128-128 by 32, 3x3", (1, 128, 28, 28), (128, 4, 3, 3), padding=1, groups=32),
     _layer("conv1d", "WaveNet, 64-64, 2 by 64", (1, 64, 16_000), (64, 64, 2), dilation=64),
     _layer("conv1d", "wav2vec, 1-512, 10/5", (1, 1, 16_000), (512, 1, 10), stride=5),
+    _layer("conv1d", "64-64, 31", (2, 64, 4000), (64, 64, 31), padding=15),
     _layer("conv1d", "Conformer, depthwise 31", (4, 256, 1000), (256, 1, 31), padding=15, groups=256),
     _layer("conv1d", "Hyena, depthwise 2,049", (1, 32, 32_768), (32, 1, 2049), padding=1024, groups=32),
     _layer("conv3d", "16-32, 3 cubed", (1, 16, 16, 56, 56), (32, 16, 3, 3, 3), padding=1),
@@ -140,5 +142,14 @@ SWEEPS = {
                          (1_000, 1_000, 101), (64, 20_000, 501), (256, 20_000, 2_001), (16, 200_000, 5_001))),
     "long layers": tuple(_layer("conv1d", f"{n:,} x {taps:,}", (1, 32, n), (32, 1, taps), padding=taps // 2, groups=32)
                          for n, taps in ((4_096, 129), (8_192, 513), (32_768, 2_049))),
+    "wide layers": tuple(_layer(f"conv{len(size)}d", f"{N} x {C}-{K}, {' x '.join(map(str, size))}, {w}",
+                                (N, C, *size), (K, C, *[w] * len(size)), padding=w // 2)
+                         for N, C, K, size, w in (
+                             (1, 64, 192, (27, 27), 5), (1, 64, 64, (56, 56), 5), (4, 128, 128, (28, 28), 5),
+                             (1, 32, 32, (112, 112), 7), (1, 192, 192, (17, 17), 7), (1, 64, 64, (56, 56), 9),
+                             (1, 32, 32, (100, 100), 11), (1, 64, 64, (56, 56), 15), (1, 16, 16, (128, 128), 15),
+                             (1, 32, 32, (64, 64), 31), (8, 64, 128, (1000,), 9), (4, 128, 128, (2000,), 15),
+                             (2, 64, 64, (4000,), 31), (1, 32, 64, (16_000,), 65), (1, 32, 32, (32, 32, 32), 3),
+                             (1, 16, 16, (32, 32, 32), 5), (1, 64, 64, (14, 14, 14), 3))),
 }
 """Each over the lengths and windows for which transforms are meant, for `nconv bench --sweep`."""

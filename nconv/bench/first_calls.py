@@ -19,6 +19,7 @@ _CALLS = {
     "direct, image": "nconv.ndimage.convolve(x.reshape(400, 250), h[:9].reshape(3, 3))",
     "depthwise": "nconv.conv2d(maps, layer[:40, :1], groups=40, method='depthwise')",
     "im2col": "nconv.conv2d(maps, layer, method='im2col')",
+    "fft_tiles": "nconv.conv2d(maps, layer, method='fft_tiles')",
     "winograd": "nconv.conv2d(maps, layer, method='winograd')",
     "fft": "nconv.convolve(x, h, method='fft')",
     "separable": "nconv.convolve(x.reshape(400, 250), np.outer(h[:15], h[:15]), method='separable')",

@@ -15,7 +15,7 @@ from .. import simd
 from .vectors import leaf_rows, vec
 
 
-class _Complex(Butterfly):
+class Vectors(Butterfly):
     """Arithmetic of complex vectors, written into a kernel under compilation."""
 
     def __init__(self, builder, vector, vector_type):
@@ -30,12 +30,25 @@ class _Complex(Butterfly):
 
     def load(self, pointer, pair=0, swap=False):
         """The complex vector at a pair behind `pointer`."""
-        parts = [simd.load_vector(self.builder, self._part(pointer, pair, i), self.type, self.align) for i in range(2)]
+        parts = [self.load_real(self._part(pointer, pair, i)) for i in range(2)]
         return (parts[1], parts[0]) if swap else (parts[0], parts[1])
 
     def store(self, value, pointer, pair=0, swap=False):
         for i in range(2):
-            simd.store_vector(self.builder, value[1 - i if swap else i], self._part(pointer, pair, i), self.align)
+            self.store_real(value[1 - i if swap else i], self._part(pointer, pair, i))
+
+    def load_real(self, pointer):
+        return simd.load_vector(self.builder, pointer, self.type, self.align)
+
+    def store_real(self, value, pointer):
+        simd.store_vector(self.builder, value, pointer, self.align)
+
+    def sum(self, a, b):
+        """Of two real vectors."""
+        return self._real("fadd", a, b)
+
+    def difference(self, a, b):
+        return self._real("fsub", a, b)
 
     def _part(self, pointer, pair, i):
         return self.builder.gep(pointer, [ir.Constant(simd.INT, (2 * pair + i) * self.vec.n)])
@@ -45,9 +58,14 @@ class _Complex(Butterfly):
         return tuple(simd.broadcast(self.builder, self.builder.load(self.builder.gep(
             pointer, [ir.Constant(simd.INT, 2 * index + i)])), self.vec.n) for i in range(2))
 
+    def turned(self, values, table):
+        """All values but the first times the complex numbers of a table."""
+        return values[:1] + [self.multiply(x, self.splat(table, j)) for j, x in enumerate(values[1:])]
 
-def _arithmetic(context, builder, array_type):
-    return _Complex(builder, vec(array_type.dtype), context.get_value_type(vec(array_type.dtype)))
+
+def arithmetic(context, builder, array_type):
+    """`Vectors` of the numbers of an array."""
+    return Vectors(builder, vec(array_type.dtype), context.get_value_type(vec(array_type.dtype)))
 
 
 def _butterfly(inverse):
@@ -58,16 +76,13 @@ def _butterfly(inverse):
 
         def codegen(context, builder, sig, args):
             data, at, step, table, t, _ = args
-            emit = _arithmetic(context, builder, sig.args[0])
+            emit = arithmetic(context, builder, sig.args[0])
             start = simd.address_of(context, builder, sig.args[0], data, at)
             twiddles = simd.address_of(context, builder, sig.args[3], table, t)
             places = [builder.gep(start, [builder.mul(step, ir.Constant(simd.INT, j))]) for j in range(radix.count)]
-
-            def turned(values):
-                return values[:1] + [emit.multiply(x, emit.splat(twiddles, j)) for j, x in enumerate(values[1:])]
-
             values = [emit.load(place, swap=inverse) for place in places]
-            values = turned(emit.transform(values)) if inverse else emit.transform(turned(values))
+            values = emit.turned(emit.transform(values), twiddles) if inverse else emit.transform(
+                emit.turned(values, twiddles))
             for value, place in zip(values, places, strict=True):
                 emit.store(value, place, swap=inverse)
             return context.get_dummy_value()
@@ -104,7 +119,7 @@ class _Leaf:
 
     def __init__(self, context, builder, sig, args, vectors, scalars):
         self.builder = builder
-        self.emit = _arithmetic(context, builder, sig.args[vectors])
+        self.emit = arithmetic(context, builder, sig.args[vectors])
         self.rows = leaf_rows(self.emit.vec.n)
         self.halved = self.emit.vec.n > self.rows
         tables = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (vectors, scalars))

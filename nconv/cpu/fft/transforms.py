@@ -125,25 +125,68 @@ def _numbers(table: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.stack([table.real, table.imag], -1).astype(dtype).ravel()
 
 
+def _split_axes(axes: list[list[int]], angle: float, unit: int) -> tuple[list, list, list, np.ndarray]:
+    """(radices, points of the sub-blocks that each splits, complex twiddles, angles at the end) of blocks of units.
+
+    Of each axis the radices in turn are given.
+    """
+    radices, sizes, tables = [], [], []
+    size = product(map(product, axes)) * unit
+    for axis, of_axis in enumerate(axes):
+        angles = np.array([0.0 if axis else angle])
+        for radix in of_axis:
+            radices.append(radix)
+            sizes.append(size)
+            tables.append(_powers(angles, radix))
+            angles = _split(angles, radix)
+            size //= radix
+    return radices, sizes, tables, angles
+
+
+def _in_a_row(tables: list[np.ndarray], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """(all twiddles as real numbers, where those of each pass begin)."""
+    numbers = [_numbers(table, dtype) for table in tables]
+    return np.concatenate([*numbers, np.zeros(0, dtype)]), np.cumsum([0, *map(len, numbers)], dtype=np.int64)
+
+
+def _ints(values: list[int]) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+class Passes(NamedTuple):
+    """The passes of many transforms side by side, one for each lane of a vector; see `Transform`."""
+
+    points: int
+    radices: np.ndarray
+    sizes: np.ndarray          # int64, numbers of the sub-blocks that each splits: points times lanes
+    starts: np.ndarray
+    twiddles: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def passes(shape: tuple[int, ...], angle: float, dtype: np.dtype) -> Passes:
+    """The passes of a block whose every point is a vector; its rings are those of `transform`.
+
+    There are at least two, the first one along the first axis and the last along the last, of radix 1 if need be.
+    """
+    axes = list(map(factors, shape))
+    for axis in axes[0], axes[-1]:
+        if not axis or len(axes) == len(axis) == 1:
+            axis.insert(0, 1)
+    radices, sizes, tables, _ = _split_axes(axes, angle, lanes(dtype))
+    twiddles, starts = _in_a_row(tables, dtype)
+    return Passes(product(shape), _ints(radices), _ints(sizes), starts, twiddles)
+
+
 @lru_cache(maxsize=64)
 def transform(shape: tuple[int, ...], angle: float, dtype: np.dtype) -> Transform:
     """The passes of a block; its first axis is the ring t^n = exp(-i angle), the others t^n = 1."""
     L = lanes(dtype)
     rows = leaf_rows(L)
-    size = product(shape)
-    radices, sizes, tables = [], [], []
-    for axis, n in enumerate(shape):
-        angles = np.array([0.0 if axis else angle])
-        of_axis = factors(n // L if axis == len(shape) - 1 else n)
-        for radix in of_axis:
-            radices.append(radix)
-            sizes.append(size)
-            tables.append(_numbers(_powers(angles, radix), dtype))
-            angles = _split(angles, radix)
-            size //= radix
+    radices, sizes, tables, angles = _split_axes(list(map(factors, (*shape[:-1], shape[-1] // L))), angle, L)
     # Angles add up: those of many rings are the sums of a few, from the first passes, and of a few, from the last.
     few = len(angles)
-    for radix in of_axis:
+    for radix in factors(shape[-1] // L):
         if few * L * 2 * dtype.itemsize <= _LEAF_BYTES or few // radix % rows:
             break
         few //= radix
@@ -152,14 +195,13 @@ def transform(shape: tuple[int, ...], angle: float, dtype: np.dtype) -> Transfor
     vectors = np.stack([vectors.real, vectors.imag], 2).astype(dtype).ravel()
     scalars = _powers(angles[::few], L)[:, :rows]
     sizes.append(L)
+    twiddles, starts = _in_a_row(tables, dtype)
     near = len(radices)
     while near and (sizes[near - 1] <= _NEAR or sizes[near] % (rows * L)):
         near -= 1
-    ints = lambda values: np.array(values, np.int64)                                   # noqa: E731
     return Transform(
-        product(shape), ints(radices), ints(sizes), ints(np.cumsum([0, *map(len, tables)])),
-        np.concatenate([*tables, np.zeros(0, dtype)]), near, ints(sizes[near] // ints(sizes)), vectors, len(fine),
-        _numbers(scalars, dtype), len(scalars))
+        product(shape), _ints(radices), _ints(sizes), starts, twiddles, near, _ints(sizes[near] // _ints(sizes)),
+        vectors, len(fine), _numbers(scalars, dtype), len(scalars))
 
 
 def _leaf_vectors(angles: np.ndarray, lanes: int) -> np.ndarray:
@@ -297,3 +339,10 @@ def transform_block(data, start, source, x, next_x, spectra, w, next_w, channels
             elif end % sizes[d] == 0:
                 _pass(data, start, end - sizes[d], end, radices[d], sizes[d], end // sizes[d] - 1, twiddles, starts[d],
                       starts[d + 1], True)
+
+
+@inner_kernel
+def pass_lanes(data, passes, d, inverse):
+    """Pass d of the transforms of data [points, (re, im), lanes], or back."""
+    _pass(data, 0, 0, passes.points * lanes_of(data), passes.radices[d], passes.sizes[d], 0, passes.twiddles,
+          passes.starts[d], passes.starts[d + 1], inverse)

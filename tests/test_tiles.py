@@ -1,4 +1,4 @@
-"""Winograd's tiles: exact algebra, bounded rounding, and the inputs that tiles cannot hold."""
+"""Winograd's and Fourier's tiles: exact algebra, bounded rounding, and the inputs that tiles cannot hold."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 import nconv
 from nconv import engine, registry
 from nconv.cpu import simd
-from nconv.cpu.winograd import points
-from nconv.cpu.winograd.passes import Lines, forward_pass, inverse_pass
+from nconv.cpu.tiled import choice
+from nconv.cpu.tiled.winograd import points
+from nconv.cpu.tiled.winograd.passes import Lines, forward_pass, inverse_pass
 from nconv.jit import kernel
 from nconv.problem import ConvProblem
 
 ALGORITHMS = {a.NAME: a for a in registry.algorithms("cpu")}
+TILED = ["winograd", "winograd_large", "fft_tiles"]
 TILES = [(n, m) for n in points.POINTS for m in range(2, n - 1)]
 
 
@@ -60,7 +62,7 @@ def inverse_into(n, m, target, to, source, by, start):
 @pytest.mark.parametrize("offset", [0, 3])
 @pytest.mark.parametrize("kernel", [(3,), (3, 3), (5, 5), (3, 3, 3)], ids=str)
 @pytest.mark.parametrize("channels", [16, 64])
-@pytest.mark.parametrize("name, times", [("winograd", 16), ("winograd_large", 64), ("fft", 4)])
+@pytest.mark.parametrize("name, times", [("winograd", 16), ("winograd_large", 64), ("fft_tiles", 4), ("fft", 4)])
 def test_rounding_is_bounded(name, times, channels, kernel, offset):
     """Against the largest error of float32 sums that NumPy's matrix product adds in its blocks, as PyTorch's do."""
     rank = len(kernel)
@@ -79,7 +81,7 @@ def test_rounding_is_bounded(name, times, channels, kernel, offset):
     assert ours <= 2 * ALGORITHMS[name].error(problem) * theirs
 
 
-@pytest.mark.parametrize("name", ["winograd", "winograd_large"])
+@pytest.mark.parametrize("name", TILED)
 def test_values_near_the_largest_do_not_overflow(name):
     problem = layer(C=2, K=3)
     x, weight, bias = operands(problem)
@@ -92,7 +94,7 @@ def test_values_near_the_largest_do_not_overflow(name):
     assert np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", ["winograd", "winograd_large"])
+@pytest.mark.parametrize("name", TILED)
 def test_a_loud_pixel_does_not_drown_its_neighbours(name):
     problem = layer(C=2, K=3)
     x, weight, _ = operands(problem)
@@ -104,23 +106,44 @@ def test_a_loud_pixel_does_not_drown_its_neighbours(name):
     np.testing.assert_allclose(out[quiet], expected[quiet], atol=1e-4)
 
 
-def test_one_bad_image_leaves_the_others_alone():
+@pytest.mark.parametrize("name", ["winograd", "fft_tiles"])
+def test_only_windows_that_are_quiet_all_over_are_summed_directly(name, monkeypatch):
+    """Quiet samples beside loud ones are no reason, in whichever row or column of a tile they lie."""
+    problem = layer(C=2, K=3, size=(30, 28))
+    x, weight, _ = operands(problem)
+    summed = []
+    monkeypatch.setattr(choice.im2col, "run", lambda *args: summed.append(args))
+    speckled = x.copy()
+    speckled[0, :, ::2, ::2] *= 1e-9
+    engine.run_algorithm(ALGORITHMS[name], problem, speckled, weight)
+    assert not summed
+    for row, column in (0, 0), (25, 22), (13, 11), (5, 20):
+        quiet = x.copy()
+        quiet[0, :, row:row + 3, column:column + 3] *= 1e-9
+        engine.run_algorithm(ALGORITHMS[name], problem, quiet, weight)
+        assert len(summed) == 1, (row, column)
+        summed.clear()
+
+
+@pytest.mark.parametrize("name", ["winograd", "fft_tiles"])
+def test_one_bad_image_leaves_the_others_alone(name):
     problem = layer(N=3, size=(9, 9))                    # all three images lie in one block
     x, weight, bias = operands(problem)
-    clean = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
+    clean = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
     x[1, 3, 4, 4] = np.nan
-    out = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight, bias)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight, bias)
     np.testing.assert_array_equal(out[[0, 2]], clean[[0, 2]])
     spoiled = np.isnan(out[1])
     assert spoiled[:, 3:6, 3:6].all() and spoiled.sum() == 9 * problem.K
 
 
+@pytest.mark.parametrize("name", ["winograd", "fft_tiles"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite(value):
+def test_weights_that_are_not_finite(name, value):
     problem = layer()
     x, weight, _ = operands(problem)
     weight[3, 2, 1, 0] = value
-    out = engine.run_algorithm(ALGORITHMS["winograd"], problem, x, weight)
+    out = engine.run_algorithm(ALGORITHMS[name], problem, x, weight)
     assert np.isfinite(out[:, np.arange(16) != 3]).all()
     assert not np.isfinite(out[:, 3, :, 1:]).any()
 

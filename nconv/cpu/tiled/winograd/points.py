@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from ...geometry import product
+from ....geometry import product
 
 POINTS: dict[int, tuple[float, ...]] = {4: (1.0,), 6: (0.75, 1.5), 8: (0.5, 1.0, 2.0)}
 """The pairs of each tile extent n: a for the points a and -a. All squares and products are exact in float32."""

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...problem import ConvProblem
-from ..launch import entries
-from . import choice
+from ..problem import ConvProblem
+from .launch import entries
+from .tiled import choice
+from .tiled.winograd.family import Winograd
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -22,27 +23,27 @@ REFERENCE = ("Winograd 1980, Arithmetic Complexity of Computations; Lavin, Gray 
              "Convolutional Neural Networks (arXiv 1509.09308); Barabasz et al. 2020, Error Analysis and Improving the "
              "Accuracy of Winograd Convolution (arXiv 1803.10986)")
 CALLS = choice.CALLS
-_TILES = choice.Tiles((4, 6), 4)
+_TILES = Winograd("winograd", (4, 6), 4)
 
 
 def why_not(problem: ConvProblem) -> str:
     """Integers, strides, dilations and long windows are refused."""
-    return choice.refusal(problem, _TILES)
+    return _TILES.refusal(problem)
 
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
     """The products of the largest tiles alone; the error of the smallest."""
-    return choice.least(problem, machine, _TILES)
+    return _TILES.least(problem, machine)
 
 
 def cost(problem: ConvProblem, machine) -> float:
     """Products, transforms of tiles and weights, gathering and storing."""
-    return choice.seconds(choice.choose(problem, _TILES), problem, machine)
+    return choice.cost(problem, machine, _TILES)
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """The pieces of work that make up the cost."""
-    return choice.counts(choice.choose(problem, _TILES), problem, machine)
+    return choice.counts(problem, machine, _TILES)
 
 
 def workspace(problem: ConvProblem, machine) -> int:
@@ -52,7 +53,7 @@ def workspace(problem: ConvProblem, machine) -> int:
 
 def error(problem: ConvProblem) -> float:
     """By the tile's extents, as measured."""
-    return choice.expected_error(problem, _TILES)
+    return _TILES.error(problem)
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:

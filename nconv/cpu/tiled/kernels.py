@@ -1,5 +1,7 @@
 """Tiles of the input to tiles of the output: gather, transform, multiply, transform back, store.
 
+The transforms are Winograd's, or Fourier's where their passes are given.
+
 A block is a number of consecutive tiles, counted through images, rows and columns, so that small maps fill it too. The
 transformed block is one matrix [tiles x channels] for each of a tile's elements; its products with the transformed
 weights are those of im2col's register tile. Vectors run along channels throughout.
@@ -29,11 +31,11 @@ from ..simd import (
     vload,
     vstore,
 )
-from .passes import Lines, forward_pass, inverse_pass
+from .fourier import fourier_forward_kernel, fourier_inverse_kernel
+from .winograd.transforms import winograd_forward_kernel, winograd_inverse_kernel
 
 share_start_ = compiled(share_start)
 ceil_div_ = compiled(ceil_div)
-_RUN = 8                       # channels of transformed weights that are brought to their places at once
 
 
 class TileLayout(NamedTuple):
@@ -49,7 +51,8 @@ class TileLayout(NamedTuple):
     count: int                 # tiles of a block
     elements: int              # of a transformed tile
     rows: int                  # of a tile's input: all axes but the last
-    width: int                 # of the gathered input of the longest run of tiles
+    run: int                   # most tiles side by side that are gathered at once
+    width: int                 # of their input
     x_step: int                # elements between the matrices of a transformed block
     x_row: int                 # between its tiles
     y_step: int                # elements between the matrices of products
@@ -60,7 +63,7 @@ class TileLayout(NamedTuple):
 
 
 @inner_kernel
-def winograd_gather_kernel(layout, buffer, source, sources, base, maps, u, count, c0, c1):
+def tile_gather_kernel(layout, buffer, source, sources, base, maps, u, count, c0, c1):
     """buffer [rows, width, chunk] = channels c0 <= c < c1 of the padded input, `count` positions a row from `u` on.
 
     Where pixels lie side by side in memory, squares of pixels by channels are transposed in registers; the last square
@@ -106,7 +109,7 @@ def winograd_gather_kernel(layout, buffer, source, sources, base, maps, u, count
 
 
 @inner_kernel
-def winograd_loudness_kernel(layout, buffer, peaks, count, channels, c0):
+def tile_loudness_kernel(layout, buffer, peaks, count, channels, c0):
     """peaks [rows, width, lanes] = largest magnitudes of the pixels, a NaN above all; of all chunks up to c0's."""
     lanes = lanes_of(buffer)
     for row in range(layout.rows):
@@ -118,7 +121,7 @@ def winograd_loudness_kernel(layout, buffer, peaks, count, channels, c0):
 
 
 @owning_kernel
-def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
+def tile_uneven_kernel(layout, peaks, tiles, count, limit, root):
     """Whether transforms would lose an output of a run of tiles.
 
     That is where a value is not finite or above `limit`, and where a window's largest magnitude is less than the tile's
@@ -155,81 +158,47 @@ def winograd_uneven_kernel(layout, peaks, tiles, count, limit, root):
                 low = min(low, loud[i])
     if top <= low * root:                               # few channels: a lane is quiet more often than a pixel
         return False
+    tops = np.zeros(tiles, peaks.dtype)
     for tile in range(tiles):
-        top = real(0)
         for row in range(layout.rows):
             for i in range(layout.extent[last]):
-                top = max(top, loud[row * layout.width + tile * layout.valid[last] + i])
-        outputs = 1
-        window = 1
-        for a in range(axes):
-            outputs *= layout.valid[a]
-            window *= layout.extent[a] - layout.valid[a] + 1
-        for output in range(outputs):
-            low = real(0)
-            for tap in range(window):
-                place = 0
-                size = 1
-                o, t = output, tap
-                for b in range(axes):
-                    a = last - b
-                    r = layout.extent[a] - layout.valid[a] + 1
-                    i = o % layout.valid[a] + t % r
-                    place += i * size if b else tile * layout.valid[a] + i
-                    size = size * layout.extent[a] if b else layout.width
-                    o //= layout.valid[a]
-                    t //= r
-                low = max(low, loud[place])
-            if 0 < low and low * root < top:
-                return True
+                tops[tile] = max(tops[tile], loud[row * layout.width + tile * layout.valid[last] + i])
+    step, inner = 1, 1                                  # loud becomes the largest of the window that begins there
+    for b in range(axes):
+        a = last - b
+        n = count if b == 0 else layout.extent[a]
+        for row in range(layout.rows):
+            for i in range(count):
+                place = i if b == 0 else row // inner % n
+                at = row * layout.width + i
+                for k in range(1, min(layout.extent[a] - layout.valid[a], n - 1 - place) + 1):
+                    loud[at] = max(loud[at], loud[at + k * step])
+        step = layout.width if b == 0 else step * n
+        inner *= n if b > 0 else 1
+    for tile in range(tiles):
+        for row in range(layout.rows):
+            rest = row
+            inside = True
+            for b in range(last):
+                a = last - 1 - b
+                inside = inside and rest % layout.extent[a] < layout.valid[a]
+                rest //= layout.extent[a]
+            for i in range(layout.valid[last] if inside else 0):
+                low = loud[row * layout.width + tile * layout.valid[last] + i]
+                if 0 < low and low * root < tops[tile]:
+                    return True
     return False
 
 
 @inner_kernel
-def winograd_forward_kernel(layout, block, at, buffer, begin, spare):
-    """One vector of channels of one tile: buffer [rows, width, chunk] from `begin` on to the block's matrices."""
-    lanes = lanes_of(buffer)
-    axes = layout.grid.size
-    outer, inner = layout.rows, axes // axes            # a literal one would compile the passes twice
-    for b in range(axes):                               # from the last axis to the first
-        a = axes - 1 - b
-        n = layout.extent[a]
-        outer //= n if b else 1
-        target, source = block if a == 0 else spare, spare if b else buffer
-        aside = Lines(begin * 0, inner * lanes, n * inner * lanes, lanes)
-        to = Lines(at, inner * layout.x_step, n * 0, layout.x_step) if a == 0 else aside
-        by = aside if b else Lines(begin, layout.chunk, layout.width * layout.chunk, n * 0)
-        forward_pass(n, target, to, source, by, outer, inner)
-        inner *= n
-
-
-@inner_kernel
-def winograd_inverse_kernel(layout, outputs, at, products, begin, spare, start):
-    """One vector of output channels of one tile: products to outputs [rows of outputs, width, lanes], plus `start`."""
-    lanes = lanes_of(products)
-    last = layout.grid.size - 1
-    outer, inner = layout.elements // layout.elements, layout.elements     # as above
-    for a in range(last + 1):
-        n, m = layout.extent[a], layout.valid[a]
-        inner //= n
-        target, source = outputs if a == last else spare, spare if a else products
-        by = Lines(begin * 0, inner * lanes, n * inner * lanes, lanes) if a else Lines(
-            begin, inner * layout.y_step, n * 0, layout.y_step)
-        to = Lines(at, lanes, lanes * layout.grid[last] * layout.valid[last], n * 0) if a == last else Lines(
-            at * 0, inner * lanes, m * inner * lanes, lanes)
-        inverse_pass(n, m, target, to, source, by, outer, inner, start if a == last else start - start)
-        outer *= m
-
-
-@inner_kernel
-def winograd_store_kernel(layout, outputs, square, target, base, place, tiles, k0, k1):
+def tiles_store_kernel(layout, outputs, square, target, base, place, tiles, k0, k1):
     """Write a run of tiles of output channels k0 <= k < k1 to their places.
 
     Shapes: outputs [rows of outputs, width, lanes]; `place` the first tile, images not counted.
     """
     lanes = lanes_of(outputs)
     last = layout.grid.size - 1
-    width = layout.grid[last] * layout.valid[last]
+    width = layout.run * layout.valid[last]
     x = place[last] * layout.valid[last]
     count = min(tiles * layout.valid[last], layout.out[last] - x)
     step = target.strides[3 + last]
@@ -269,7 +238,7 @@ def winograd_store_kernel(layout, outputs, square, target, base, place, tiles, k
 
 
 @inner_kernel
-def winograd_place_kernel(layout, tile, place):
+def tile_place_kernel(layout, tile, place):
     """The image of a tile; its place in the grid goes into `place`."""
     for b in range(layout.grid.size):
         a = layout.grid.size - 1 - b
@@ -279,7 +248,8 @@ def winograd_place_kernel(layout, tile, place):
 
 
 @owning_kernel
-def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads, thread):
+def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
+                       thread):
     """One thread's share of the blocks.
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
@@ -299,12 +269,13 @@ def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, tar
     buffer = np.zeros((layout.rows * layout.width + lanes) * layout.chunk, real)
     peaks = np.zeros((layout.rows * layout.width + 1) * lanes, real)
     spare = np.empty(layout.elements * lanes, real)
-    block = np.zeros(layout.elements * layout.x_step, real)
+    block = np.empty(layout.elements * layout.x_step, real)
+    known = 0                                          # of its rows, from the first on
     products = np.empty(layout.elements * layout.y_step, real)
     valid_rows = 1
     for a in range(last):
         valid_rows *= layout.valid[a]
-    outputs = np.empty((valid_rows * layout.grid[last] * layout.valid[last] + lanes) * lanes, real)
+    outputs = np.empty((valid_rows * layout.run * layout.valid[last] + lanes) * lanes, real)
     square = np.empty(lanes * lanes, real)
     sources = np.empty(layout.rows, np.int64)
     place = np.empty(axes, np.int64)
@@ -315,7 +286,7 @@ def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, tar
         part = item // (blocks * layout.groups)
         tile = tile0
         while tile < tile1:                             # a run of tiles side by side
-            image = winograd_place_kernel(layout, tile, place)
+            image = tile_place_kernel(layout, tile, place)
             run = min(layout.grid[last] - place[last], tile1 - tile)
             count = (run - 1) * layout.valid[last] + layout.extent[last]
             base = image * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
@@ -331,16 +302,26 @@ def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, tar
                     sources[row] = FILL if lost else sources[row] + j * source.strides[3 + a]
             for c0 in range(0, layout.channels, layout.chunk):
                 c1 = min(c0 + layout.chunk, layout.channels)
-                winograd_gather_kernel(layout, buffer, source, sources, base, maps, place[last] * layout.valid[last],
-                                       count, c0, c1)
-                winograd_loudness_kernel(layout, buffer, peaks, count, c1 - c0, c0)
+                tile_gather_kernel(layout, buffer, source, sources, base, maps, place[last] * layout.valid[last], count,
+                                   c0, c1)
+                tile_loudness_kernel(layout, buffer, peaks, count, c1 - c0, c0)
                 for i in range(run):
                     for c in range(0, c1 - c0, lanes):
-                        winograd_forward_kernel(layout, block, (tile - tile0 + i) * layout.x_row + c0 + c, buffer,
-                                                i * layout.valid[last] * layout.chunk + c, spare)
-            if winograd_uneven_kernel(layout, peaks, run, count, limit, root):
+                        to = (tile - tile0 + i) * layout.x_row + c0 + c
+                        begin = i * layout.valid[last] * layout.chunk + c
+                        if fourier is None:
+                            winograd_forward_kernel(layout, block, to, buffer, begin, spare)
+                        else:
+                            fourier_forward_kernel(layout, fourier, block, to, buffer, begin, spare)
+            if tile_uneven_kernel(layout, peaks, run, count, limit, root):
                 uneven[image] = 1
             tile += run
+        # The register tile reads rows beyond the last tile: what chance left there might be denormal, and slow.
+        for row in range(max(known, tile1 - tile0), ceil_div_(tile1 - tile0, M) * M):
+            for e in range(layout.elements):
+                at = e * layout.x_step + row * layout.x_row
+                block[at:at + layout.x_row] = 0
+        known = max(known, ceil_div_(tile1 - tile0, M) * M)
         for kb in range(share_start_(k_blocks, layout.channel_parts, part),
                         share_start_(k_blocks, layout.channel_parts, part + 1)):
             for e in range(layout.elements):
@@ -353,87 +334,31 @@ def winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, tar
                                       taps, rows, columns)
             tile = tile0
             while tile < tile1:
-                image = winograd_place_kernel(layout, tile, place)
+                image = tile_place_kernel(layout, tile, place)
                 run = min(layout.grid[last] - place[last], tile1 - tile)
                 base = image * target.strides[0] + g * (layout.out_channels // layout.parts) * target.strides[1]
                 for v in range(0, min(vector, layout.out_channels - kb * vector), lanes):
-                    start = vload(bias, (g * k_blocks + kb) * vector + v)
                     for i in range(run):
-                        winograd_inverse_kernel(layout, outputs, i * layout.valid[last] * lanes, products,
-                                                (tile - tile0 + i) * vector + v, spare, start)
-                    winograd_store_kernel(layout, outputs, square, target, base, place, run, kb * vector + v,
-                                          min(kb * vector + v + lanes, layout.out_channels))
+                        to = i * layout.valid[last] * lanes
+                        begin, b = (tile - tile0 + i) * vector + v, (g * k_blocks + kb) * vector + v
+                        if fourier is None:
+                            winograd_inverse_kernel(layout, outputs, to, products, begin, spare, bias, b)
+                        else:
+                            fourier_inverse_kernel(layout, fourier, outputs, to, products, begin, spare, bias, b)
+                    tiles_store_kernel(layout, outputs, square, target, base, place, run, kb * vector + v,
+                                       min(kb * vector + v + lanes, layout.out_channels))
                 tile += run
 
 
 @parallel_kernel
-def winograd_tile_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads):
+def tiles_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads):
     """All tiles. Parallel over (parts of the output channels, groups, blocks of tiles).
+
+    `fourier` are the passes of a transform, or None for Winograd's.
 
     Race-free because no two pieces of work share an output element, each thread has its own buffers, and all that is
     written to `uneven` is ones.
     """
     for thread in prange(threads):
-        winograd_share_kernel(layout, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
-                              np.int64(thread))
-
-
-@inner_kernel
-def winograd_line_kernel(there, to, here, at, step, matrices, m, n, r):
-    """n vectors, `step` apart from there[to:] on, = the matrix [n, r] at matrices[m:] times r vectors of here[at:]."""
-    if r == 3:                                             # as nearly all windows: these stay in registers
-        a, b, c = vload(here, at), vload(here, at + step), vload(here, at + 2 * step)
-        for k in range(n):
-            vstore(there, to + k * step, splat(matrices[m + 3 * k]) * a + splat(matrices[m + 3 * k + 1]) * b
-                   + splat(matrices[m + 3 * k + 2]) * c)
-        return
-    for k in range(n):
-        total = splat(matrices[m + k * r]) * vload(here, at)
-        for j in range(1, r):
-            total = total + splat(matrices[m + k * r + j]) * vload(here, at + j * step)
-        vstore(there, to + k * step, total)
-
-
-@parallel_kernel
-def winograd_weight_kernel(packed, extent, window, matrices, starts, channels, vector, weight, threads):
-    """weight [blocks, elements, channels, vector] = G of every axis times packed [blocks, channels, window, vector].
-
-    Parallel over (blocks, channels). Race-free because each pair of them is written by one thread.
-    """
-    lanes = lanes_of(packed)
-    axes = extent.size
-    taps, elements = 1, 1
-    for a in range(axes):
-        taps *= window[a]
-        elements *= extent[a]
-    items = packed.size // (taps * vector)
-    for thread in prange(threads):
-        here = np.empty(elements * lanes, packed.dtype)
-        there = np.empty(elements * lanes, packed.dtype)
-        run = np.empty(elements * _RUN * vector, packed.dtype)
-        end = share_start_(items, threads, thread + 1)
-        first = share_start_(items, threads, thread)
-        while first < end:
-            # Elements lie pages apart, in few places of the nearest cache: a run of channels is brought there at once.
-            count = min(_RUN, end - first, channels - first % channels)
-            for at in range(0, count * vector, lanes):
-                item, v = first + at // vector, at % vector
-                for t in range(taps):
-                    vstore(here, t * lanes, vload(packed, (item * taps + t) * vector + v))
-                outer, inner = taps, 1
-                for b in range(axes):
-                    a = axes - 1 - b
-                    n, r = extent[a], window[a]
-                    outer //= r
-                    for o in range(outer):
-                        for i in range(inner):
-                            winograd_line_kernel(there, (o * n * inner + i) * lanes, here, (o * r * inner + i) * lanes,
-                                                 inner * lanes, matrices, starts[a], n, r)
-                    inner *= n
-                    here, there = there, here
-                for e in range(elements):
-                    vstore(run, e * count * vector + at, vload(here, e * lanes))
-            target = (first // channels * elements * channels + first % channels) * vector
-            for e in range(elements):
-                copy(weight, target + e * channels * vector, run, e * count * vector, count * vector)
-            first += count
+        tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
+                           np.int64(thread))

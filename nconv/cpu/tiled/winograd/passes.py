@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...jit import inner_kernel
-from ..simd import splat, vload, vstore
+from ....jit import inner_kernel
+from ...simd import splat, vload, vstore
 from .points import POINTS
 
 _A4, = POINTS[4]

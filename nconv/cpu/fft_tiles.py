@@ -1,0 +1,238 @@
+"""Convolution by Fourier transforms of small tiles, whose points are multiplied as matrices over the channels.
+
+`fft` multiplies block by block and channel by channel, at the speed of the caches; here many tiles wait for each
+weight, as in Winograd's method, whose kernels these are. Tiles may be long, so windows may, and rounding stays that of
+Fourier transforms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import nsmallest
+from itertools import product as every
+from math import inf, log2
+from typing import NamedTuple
+
+import numpy as np
+
+from ..geometry import ceil_div, product, round_up, span
+from ..problem import ConvProblem
+from . import simd
+from .arrays import packing_threads, parts, real_dtype
+from .fft.transforms import Passes, levels, passes, smooth
+from .kept import MOST_BYTES, share_of_new
+from .launch import entries
+from .tiled import choice
+from .tiled.fourier import fourier_weight_kernel
+from .tiles import channel_tile
+
+# ------------------------------------------------------------------------------------------------- The choice
+
+NAME = "fft_tiles"
+SUPPORTS = "floating and complex types; windows of several taps, no stride"
+REFERENCE = ("Zlateski, Jia, Li, Durand 2018, FFT Convolutions are Faster than Winograd on Modern CPUs, Here is Why "
+             "(arXiv 1809.07851); Bernstein 2001, Multidigit multiplication for mathematicians (real numbers in "
+             "t^n = i)")
+CALLS = choice.CALLS
+_FOLDING = 4                   # levels of passes that the first and the last step of a transform take beside them
+_CALL = 75                     # beginning a transform, in such levels of points
+# For the choice of extents, in products of samples and weights:
+_LEVEL = 4.2                   # a level of a sample's transform
+_GATHER = 110                  # gathering a sample
+_SPILL = 30                    # writing its transform into memory beyond the second cache, and reading it
+_NEW = 200                     # making the spectrum of a window's sample
+_MOST_BLOCK = 1 << 24          # bytes of the tiles that one thread holds
+_NEAR = 1 << 20                # of which so many are near
+_LESS = 0.9                   # samples in all for which a longer tile is considered
+_TRIED = 3                     # of which so many are weighed in full
+_MANY = 48                     # tiles of a block that are not few
+
+
+@dataclass(frozen=True)
+class _Fourier(choice.Family):
+    """Tiles of any extents without large factors; that of the first axis is even."""
+
+    def refusal(self, problem: ConvProblem) -> str:
+        if reason := super().refusal(problem):
+            return reason
+        if product(problem.kernel) == 1:
+            return "a window of one tap has nothing to save"
+        shortest = [_least_length(span(r, d), _unit(a))
+                    for a, (r, d) in enumerate(zip(problem.kernel, problem.dilation, strict=True))]
+        if not _fits(problem, product(shortest)):
+            return "the spectra of the windows or a thread's tiles would take too much memory"
+        return ""
+
+    def extents(self, problem: ConvProblem) -> list[tuple[int, ...]]:
+        return _extents(problem)
+
+    def elements(self, extent: tuple[int, ...]) -> int:
+        return 3 * product(extent) // 2
+
+    def passes(self, extent: tuple[int, ...], dtype: np.dtype) -> Passes:
+        return passes((extent[0] // 2, *extent[1:]), -np.pi / 2, dtype)          # t^n = i
+
+    def transformed(self, choice: choice.Choice, out_channels: int) -> float:
+        levels = product(choice.extent) / 2 * (_levels(choice.extent) + _FOLDING)
+        return (levels + _CALL) * (choice.x_row + out_channels)
+
+    def weight_growth(self, problem: ConvProblem, extent: tuple[int, ...]) -> float:
+        return 8.0 * product(extent) * product(problem.kernel)
+
+    def transform_weight(self, problem: ConvProblem, choice: choice.Choice, packed: np.ndarray,
+                         transformed: np.ndarray) -> None:
+        vec = lambda values: np.array(values, np.int64)                                # noqa: E731
+        fourier_weight_kernel(packed, self.passes(choice.extent, packed.dtype), vec(choice.extent), vec(problem.kernel),
+                              vec(problem.dilation), choice.channels, choice.vector, transformed,
+                              packing_threads(problem, transformed.size))
+
+
+_TILES = _Fourier("fft_tiles")
+
+
+def why_not(problem: ConvProblem) -> str:
+    """Integers, strides, and windows whose spectra would fill the memory are refused."""
+    return _TILES.refusal(problem)
+
+
+def least(problem: ConvProblem, machine) -> tuple[float, float]:
+    """One tile that holds everything: products, transforms, gathering, without threads; the error of the shortest."""
+    p, widths = problem, _widths(problem)
+    spans = list(map(span, p.kernel, p.dilation))
+    samples = p.N * p.groups * product(o + w - 1 for o, w in zip(p.out, spans, strict=True))
+    channels, itemsize = widths.x_row + widths.K, real_dtype(p).itemsize
+    passes = log2(product(spans)) + _FOLDING                            # of levels; a radix counts one or more
+    return machine.seconds({
+        "call": p.calls(CALLS), "fft_tiles.products": 3 * samples * p.C * parts(p) * widths.K / machine.flops(p.engine),
+        "fft_tiles.transformed": samples * passes * channels * itemsize}), _error(product(spans))
+
+
+def cost(problem: ConvProblem, machine) -> float:
+    """Products, transforms of tiles and weights, gathering and storing."""
+    return choice.cost(problem, machine, _TILES)
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """The pieces of work that make up the cost."""
+    return choice.counts(problem, machine, _TILES)
+
+
+def workspace(problem: ConvProblem, machine) -> int:
+    """The weight's spectra and each thread's block."""
+    return choice.bytes_needed(problem, _TILES)
+
+
+def error(problem: ConvProblem) -> float:
+    """Roundings grow with the logarithm of the tile, over those of one window's sum."""
+    return _error(product(choice.choose(problem, _TILES).extent))
+
+
+def _error(points: int) -> float:
+    return max(1.0, 0.25 * log2(points))
+
+
+def _levels(extent: tuple[int, ...]) -> float:
+    return levels(extent[0] // 2) + sum(map(levels, extent[1:]))
+
+
+class _Widths(NamedTuple):
+    """Channels as the kernels take them, for the choice of extents."""
+
+    C: int                     # of the input, times parts
+    x_row: int                 # the same in whole vectors
+    K: int                     # of the output, in whole blocks
+    M: int                     # tiles of a register tile
+    vector: int                # output channels of a block
+    weights: int               # bytes of an element of all windows
+    block: int                 # bytes of an element of a thread's tiles, at least
+
+
+@lru_cache(maxsize=1024)
+def _widths(problem: ConvProblem) -> _Widths:
+    p = problem
+    itemsize, lanes, C, K = real_dtype(p).itemsize, simd.lanes(real_dtype(p)), p.C * parts(p), p.K * parts(p)
+    rows, columns = channel_tile(K, _MANY, lanes)
+    M, vector, x_row = len(rows), len(columns) * lanes, round_up(C, lanes)
+    return _Widths(C, x_row, round_up(K, vector), M, vector, weights=p.groups * C * K * itemsize,
+                   block=M * (x_row + vector) * itemsize)
+
+
+def _fits(problem: ConvProblem, samples: int) -> bool:
+    """Whether there is memory for the spectra and a thread's tiles of so many samples."""
+    widths, elements = _widths(problem), 3 * samples // 2
+    return elements * widths.weights <= MOST_BYTES and elements * widths.block <= _MOST_BLOCK
+
+
+class _Length(NamedTuple):
+    """A good extent of a tile along one axis."""
+
+    samples: int
+    count: int                 # of tiles
+    levels: float
+
+
+def _unit(axis: int) -> int:
+    """What divides the samples of an axis: the first one's are folded."""
+    return 1 if axis else 2
+
+
+def _least_length(window: int, unit: int) -> int:
+    return smooth(ceil_div(window, unit)) * unit
+
+
+@lru_cache(maxsize=4096)
+def _lengths(window: int, out: int, unit: int) -> list[_Length]:
+    """Extents from about the window's to that of the whole axis, longer only where they leave fewer samples in all."""
+    found: list[_Length] = []
+    whole, samples = _least_length(out + window - 1, unit), _least_length(window, unit)
+    while True:
+        count = ceil_div(out, samples - window + 1)
+        if not found or samples * count < _LESS * found[-1].samples * found[-1].count:
+            found.append(_Length(samples, count, levels(samples // unit)))
+        if samples >= whole:
+            return found
+        samples = _least_length(samples + 1, unit)
+
+
+@lru_cache(maxsize=1024)
+def _extents(problem: ConvProblem) -> list[tuple[int, ...]]:
+    """The extents of tiles that seem to be worth the fewest operations."""
+    p, widths = problem, _widths(problem)
+    spans = list(map(span, p.kernel, p.dilation))
+    axes = [_lengths(w, n, _unit(a)) for a, (w, n) in enumerate(zip(spans, p.out, strict=True))]
+    images, products = p.N * p.groups, 3 * widths.C * widths.K
+    transformed = _LEVEL * (widths.x_row + widths.K)
+    gathered = _GATHER * widths.x_row
+    spilled = gathered + _SPILL * (widths.x_row + widths.vector) * widths.K // widths.vector
+    new = p.groups * widths.C * widths.K * share_of_new(p, 0) * _NEW
+
+    def worth(at):
+        samples, tiles, depth = 1, images, 0.0
+        for axis, i in zip(axes, at, strict=True):
+            length, count, more = axis[i]
+            samples *= length
+            tiles *= count
+            depth += more
+        if not _fits(p, samples):
+            return inf
+        tiles = ceil_div(tiles, p.threads)
+        moved = spilled if 3 * samples // 2 * widths.block > _NEAR else gathered
+        return samples * (round_up(tiles, widths.M) * products + tiles * (transformed * depth + moved) + new)
+
+    best = nsmallest(_TRIED, every(*(range(len(axis)) for axis in axes)), key=worth)
+    return [tuple(axis[i].samples for axis, i in zip(axes, at, strict=True)) for at in best]
+
+
+def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
+    """Transform the windows."""
+    return choice.transform_weight(problem, weight, _TILES)
+
+
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    return choice.bind(problem, _TILES)
+
+
+run, shortcut = entries(prepare, bind)

@@ -1,0 +1,1 @@
+"""Winograd's tiles: points, passes, transforms, and the family that chooses among them."""
