@@ -16,6 +16,7 @@ import numpy as np
 import nconv
 
 from .. import planner, threads
+from ..cpu import kept
 from ..machine import processor, vector_bytes
 from .cases import Case
 from .rivals import RIVALS, Run, prepare
@@ -73,6 +74,7 @@ def record(case: Case, dtype: str, methods: bool = False) -> dict[str, Any]:
     AssertionError
         If a result differs from nconv's by more than rounding: what differs is not timed.
     """
+    kept.forget()                                      # each case as if alone: others' weights may fill the memory
     x, weight = case.arrays(dtype)
     runs: dict[str, Run] = {AUTO: lambda: case.ours(x, weight)}
     runs |= _methods(case, x, weight) if methods else {}

@@ -40,12 +40,12 @@ _FOLDING = 4                   # levels of passes that the first and the last st
 _CALL = 75                     # beginning a transform, in such levels of points
 # For the choice of extents, in products of samples and weights:
 _LEVEL = 4.2                   # a level of a sample's transform
-_GATHER = 110                  # gathering a sample
+_GATHER = 60                   # gathering a sample
 _SPILL = 30                    # writing its transform into memory beyond the second cache, and reading it
 _NEW = 200                     # making the spectrum of a window's sample
 _MOST_BLOCK = 1 << 24          # bytes of the tiles that one thread holds
 _NEAR = 1 << 20                # of which so many are near
-_LESS = 0.9                   # samples in all for which a longer tile is considered
+_LESS = 0.9                    # samples in all for which a longer tile is considered
 _TRIED = 3                     # of which so many are weighed in full
 _MANY = 48                     # tiles of a block that are not few
 
@@ -61,7 +61,7 @@ class _Fourier(choice.Family):
             return "a window of one tap has nothing to save"
         shortest = [_least_length(span(r, d), _unit(a))
                     for a, (r, d) in enumerate(zip(problem.kernel, problem.dilation, strict=True))]
-        if not _fits(problem, product(shortest)):
+        if product(shortest) > _widths(problem).most:
             return "the spectra of the windows or a thread's tiles would take too much memory"
         return ""
 
@@ -145,8 +145,8 @@ class _Widths(NamedTuple):
     K: int                     # of the output, in whole blocks
     M: int                     # tiles of a register tile
     vector: int                # output channels of a block
-    weights: int               # bytes of an element of all windows
-    block: int                 # bytes of an element of a thread's tiles, at least
+    most: int                  # samples of a tile for whose spectra, of all windows, and block there is memory
+    near: int                  # samples of a tile whose block stays near
 
 
 @lru_cache(maxsize=1024)
@@ -155,14 +155,9 @@ def _widths(problem: ConvProblem) -> _Widths:
     itemsize, lanes, C, K = real_dtype(p).itemsize, simd.lanes(real_dtype(p)), p.C * parts(p), p.K * parts(p)
     rows, columns = channel_tile(K, _MANY, lanes)
     M, vector, x_row = len(rows), len(columns) * lanes, round_up(C, lanes)
-    return _Widths(C, x_row, round_up(K, vector), M, vector, weights=p.groups * C * K * itemsize,
-                   block=M * (x_row + vector) * itemsize)
-
-
-def _fits(problem: ConvProblem, samples: int) -> bool:
-    """Whether there is memory for the spectra and a thread's tiles of so many samples."""
-    widths, elements = _widths(problem), 3 * samples // 2
-    return elements * widths.weights <= MOST_BYTES and elements * widths.block <= _MOST_BLOCK
+    weights, block = (3 * numbers * itemsize / 2 for numbers in (p.groups * C * K, M * (x_row + vector)))  # of a sample
+    return _Widths(C, x_row, round_up(K, vector), M, vector, int(min(MOST_BYTES / 2 / weights, _MOST_BLOCK / block)),
+                   int(_NEAR / block))
 
 
 class _Length(NamedTuple):
@@ -207,6 +202,7 @@ def _extents(problem: ConvProblem) -> list[tuple[int, ...]]:
     gathered = _GATHER * widths.x_row
     spilled = gathered + _SPILL * (widths.x_row + widths.vector) * widths.K // widths.vector
     new = p.groups * widths.C * widths.K * share_of_new(p, 0) * _NEW
+    threads, M, most, near = p.threads, widths.M, widths.most, widths.near
 
     def worth(at):
         samples, tiles, depth = 1, images, 0.0
@@ -215,11 +211,11 @@ def _extents(problem: ConvProblem) -> list[tuple[int, ...]]:
             samples *= length
             tiles *= count
             depth += more
-        if not _fits(p, samples):
+        if samples > most:
             return inf
-        tiles = ceil_div(tiles, p.threads)
-        moved = spilled if 3 * samples // 2 * widths.block > _NEAR else gathered
-        return samples * (round_up(tiles, widths.M) * products + tiles * (transformed * depth + moved) + new)
+        tiles = -(-tiles // threads)
+        moved = spilled if samples > near else gathered
+        return samples * (-(-tiles // M) * M * products + tiles * (transformed * depth + moved) + new)
 
     best = nsmallest(_TRIED, every(*(range(len(axis)) for axis in axes)), key=worth)
     return [tuple(axis[i].samples for axis, i in zip(axes, at, strict=True)) for at in best]

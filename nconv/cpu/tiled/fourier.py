@@ -53,16 +53,16 @@ def _fold(typingctx, spare, at, step, source, p, below, half, table, t, radix):
     return sig, codegen
 
 
-def _factors_of(emit, value, is_weight):
-    """The three real factors of a complex number."""
-    re, im = value
-    if is_weight:
-        return re, emit.difference(im, re), emit.sum(re, im)
-    return emit.sum(re, im), re, im
+def _factors(is_weight):
+    """A butterfly of the last axis' last pass on the pairs of vectors at spare[at:].
 
+    The factors of its results, as samples or windows have them, go to there[to:], `step` apart, three for each.
+    """
 
-def _last(is_weight):
-    """`_factors` of samples or windows."""
+    def factors_of(emit, re, im):
+        if is_weight:
+            return re, emit.difference(im, re), emit.sum(re, im)
+        return emit.sum(re, im), re, im
 
     def factors(typingctx, there, to, step, spare, at, table, t, radix):
         index = types.intp
@@ -76,23 +76,13 @@ def _last(is_weight):
             target = simd.address_of(context, builder, sig.args[0], there, to)
             values = [emit.load(source, j) for j in range(radix.type.count)]
             for j, value in enumerate(emit.transform(emit.turned(values, twiddles))):
-                for i, factor in enumerate(_factors_of(emit, value, is_weight)):
-                    place = builder.gep(target, [builder.mul(step, ir.Constant(simd.INT, 3 * j + i))])
-                    emit.store_real(factor, place)
+                for i, factor in enumerate(factors_of(emit, *value)):
+                    emit.store_real(factor, builder.gep(target, [builder.mul(step, ir.Constant(simd.INT, 3 * j + i))]))
             return context.get_dummy_value()
 
         return sig, codegen
 
-    return factors
-
-
-_sample_factors = intrinsic(_last(is_weight=False))
-"""A butterfly of the last axis' last pass on the pairs of vectors at spare[at:]: its results' factors go to there[to:].
-
-The factors lie `step` apart, three for each result.
-"""
-_weight_factors = intrinsic(_last(is_weight=True))
-"""The same for windows."""
+    return intrinsic(factors)
 
 
 @intrinsic
@@ -119,12 +109,33 @@ def _from_products(typingctx, spare, at, products, p, step, table, t, radix):
     return sig, codegen
 
 
-def _passes_of(radix):
-    """The loops of one radix: the first pass forward, the last one of samples or windows, its inverse."""
+def _by_radix(loops_of):
+    """A kernel that calls the loops of the radix that is its first argument."""
+    one, two, three, four, five, eight = map(loops_of, (1, 2, 3, 4, 5, 8))
+
+    @inner_kernel
+    def call(radix, *args):
+        if radix == 8:
+            eight(*args)
+        elif radix == 4:
+            four(*args)
+        elif radix == 2:
+            two(*args)
+        elif radix == 3:
+            three(*args)
+        elif radix == 5:
+            five(*args)
+        else:
+            one(*args)
+
+    return call
+
+
+def _first_pass_of(radix):
     unit = (0,) * radix
 
     @inner_kernel
-    def fold(layout, passes, spare, buffer, begin):
+    def first_pass(layout, passes, spare, buffer, begin):
         lanes = lanes_of(buffer)
         last = layout.grid.size - 1
         lines, count = (layout.rows // layout.extent[0], layout.extent[last]) if last > 0 else (1, 1)
@@ -141,104 +152,63 @@ def _passes_of(radix):
                     at += 2 * lanes
                     p += layout.chunk
 
-    @inner_kernel
-    def factors(passes, spare, there, to, step, is_weight):
-        first = passes.starts[passes.starts.size - 2]
-        t = first
-        for at in range(0, 2 * passes.points * lanes_of(spare), 2 * radix * lanes_of(spare)):
-            if is_weight:
-                _weight_factors(there, to, step, spare, at, passes.twiddles, t, unit)
-            else:
-                _sample_factors(there, to, step, spare, at, passes.twiddles, t, unit)
-            to += 3 * radix * step
-            t += 2 * (radix - 1)
-            if t == passes.twiddles.size:
-                t = first
+    return first_pass
+
+
+def _last_pass_of(factors):
+    def loops_of(radix):
+        unit = (0,) * radix
+
+        @inner_kernel
+        def last_pass(passes, spare, there, to, step):
+            lanes = lanes_of(spare)
+            first = passes.starts[passes.starts.size - 2]
+            t = first
+            for at in range(0, 2 * passes.points * lanes, 2 * radix * lanes):
+                factors(there, to, step, spare, at, passes.twiddles, t, unit)
+                to += 3 * radix * step
+                t += 2 * (radix - 1)
+                if t == passes.twiddles.size:
+                    t = first
+
+        return last_pass
+
+    return loops_of
+
+
+def _first_back_of(radix):
+    unit = (0,) * radix
 
     @inner_kernel
-    def from_products(passes, spare, products, p, step):
+    def first_back(passes, spare, products, p, step):
+        lanes = lanes_of(spare)
         first = passes.starts[passes.starts.size - 2]
         t = first
-        for at in range(0, 2 * passes.points * lanes_of(spare), 2 * radix * lanes_of(spare)):
+        for at in range(0, 2 * passes.points * lanes, 2 * radix * lanes):
             _from_products(spare, at, products, p, step, passes.twiddles, t, unit)
             p += 3 * radix * step
             t += 2 * (radix - 1)
             if t == passes.twiddles.size:
                 t = first
 
-    return fold, factors, from_products
+    return first_back
 
 
-_fold_1, _factors_1, _from_products_1 = _passes_of(1)
-_fold_2, _factors_2, _from_products_2 = _passes_of(2)
-_fold_3, _factors_3, _from_products_3 = _passes_of(3)
-_fold_4, _factors_4, _from_products_4 = _passes_of(4)
-_fold_5, _factors_5, _from_products_5 = _passes_of(5)
-_fold_8, _factors_8, _from_products_8 = _passes_of(8)
-
-
-@inner_kernel
-def _first_pass(layout, passes, spare, buffer, begin):
-    """The tile at buffer[begin:] folded, and the first pass along its first axis."""
-    radix = passes.radices[0]
-    if radix == 8:
-        _fold_8(layout, passes, spare, buffer, begin)
-    elif radix == 4:
-        _fold_4(layout, passes, spare, buffer, begin)
-    elif radix == 2:
-        _fold_2(layout, passes, spare, buffer, begin)
-    elif radix == 3:
-        _fold_3(layout, passes, spare, buffer, begin)
-    elif radix == 5:
-        _fold_5(layout, passes, spare, buffer, begin)
-    else:
-        _fold_1(layout, passes, spare, buffer, begin)
-
-
-@inner_kernel
-def _last_pass(passes, spare, there, to, step, is_weight):
-    """The last pass, whose results' factors go to there[to:], `step` apart."""
-    radix = passes.radices[passes.radices.size - 1]
-    if radix == 8:
-        _factors_8(passes, spare, there, to, step, is_weight)
-    elif radix == 4:
-        _factors_4(passes, spare, there, to, step, is_weight)
-    elif radix == 2:
-        _factors_2(passes, spare, there, to, step, is_weight)
-    elif radix == 3:
-        _factors_3(passes, spare, there, to, step, is_weight)
-    elif radix == 5:
-        _factors_5(passes, spare, there, to, step, is_weight)
-    else:
-        _factors_1(passes, spare, there, to, step, is_weight)
-
-
-@inner_kernel
-def _first_back(passes, spare, products, p, step):
-    """The inverse of the last pass, on the products of factors."""
-    radix = passes.radices[passes.radices.size - 1]
-    if radix == 8:
-        _from_products_8(passes, spare, products, p, step)
-    elif radix == 4:
-        _from_products_4(passes, spare, products, p, step)
-    elif radix == 2:
-        _from_products_2(passes, spare, products, p, step)
-    elif radix == 3:
-        _from_products_3(passes, spare, products, p, step)
-    elif radix == 5:
-        _from_products_5(passes, spare, products, p, step)
-    else:
-        _from_products_1(passes, spare, products, p, step)
+_first_pass = _by_radix(_first_pass_of)                # of a tile at buffer[begin:], which it folds
+_last_pass = _by_radix(_last_pass_of(_factors(is_weight=False)))         # into a block's matrices
+_last_weight_pass = _by_radix(_last_pass_of(_factors(is_weight=True)))
+_first_back = _by_radix(_first_back_of)                # the inverse of the last pass, from the products of factors
 
 
 @inner_kernel
 def fourier_forward_kernel(layout, passes, block, at, buffer, begin, spare):
     """One vector of channels of one tile: buffer [rows, width, chunk] from `begin` on to the block's matrices."""
+    depth = passes.radices.size
     for v in range(0, simd.lanes_of(buffer), lanes_of(buffer)):
-        _first_pass(layout, passes, spare, buffer, begin + v)
-        for d in range(1, passes.radices.size - 1):
+        _first_pass(passes.radices[0], layout, passes, spare, buffer, begin + v)
+        for d in range(1, depth - 1):
             pass_lanes(spare, passes, d, False)
-        _last_pass(passes, spare, block, at + v, layout.x_step, False)
+        _last_pass(passes.radices[depth - 1], passes, spare, block, at + v, layout.x_step)
 
 
 @inner_kernel
@@ -248,12 +218,13 @@ def fourier_inverse_kernel(layout, passes, outputs, at, products, begin, spare, 
     last = layout.grid.size - 1
     half = layout.extent[0] // 2
     width = layout.run * layout.valid[last] * vector
+    depth = passes.radices.size
     rows = 1
     for a in range(last):
         rows *= layout.valid[a]
     for v in range(0, vector, lanes):
-        _first_back(passes, spare, products, begin + v, layout.y_step)
-        for d in range(passes.radices.size - 2, -1, -1):
+        _first_back(passes.radices[depth - 1], passes, spare, products, begin + v, layout.y_step)
+        for d in range(depth - 2, -1, -1):
             if passes.radices[d] > 1:
                 pass_lanes(spare, passes, d, True)
         start = load(bias, first + v)
@@ -292,32 +263,37 @@ def fourier_weight_kernel(packed, passes, extent, window, dilation, channels, ve
     items = packed.size // (taps * vector)
     half = extent[0] // 2
     share = packed.dtype.type(1) / packed.dtype.type(passes.points)
+    depth = passes.radices.size
+    places, factors = np.empty(taps, np.int64), np.empty(taps, packed.dtype)
+    for t in range(taps):
+        rest = t
+        e = 0
+        size = 1
+        part = 0
+        factors[t] = share
+        for b in range(axes):
+            a = axes - 1 - b
+            position = rest % window[a] * dilation[a]
+            rest //= window[a]
+            if position > 0:
+                position = extent[a] - position
+                if a == 0:
+                    factors[t] = -share                        # beyond the ring's end numbers change signs
+            if a == 0 and position >= half:
+                position -= half
+                part = 1
+            e += position * size
+            size *= extent[a]
+        places[t] = (2 * e + part) * lanes
     for thread in prange(threads):
         spare = np.empty(2 * passes.points * lanes, packed.dtype)
         for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+            to = (item // channels * 3 * passes.points * channels + item % channels) * vector
             for v in range(0, vector, lanes):
                 spare[:] = 0
                 for t in range(taps):
-                    rest = t
-                    e = 0
-                    size = 1
-                    part = 0
-                    sign = share
-                    for b in range(axes):
-                        a = axes - 1 - b
-                        position = rest % window[a] * dilation[a]
-                        rest //= window[a]
-                        position = extent[a] - position if position > 0 else 0
-                        if a == 0:
-                            sign = -share if position > 0 else share   # beyond the ring's end numbers change signs
-                            if position >= half:
-                                position -= half
-                                part = 1
-                        e += position * size
-                        size *= extent[a]
-                    vstore(spare, (2 * e + part) * lanes, splat(sign) * load(packed, (item * taps + t) * vector + v))
-                for d in range(passes.radices.size - 1):
+                    vstore(spare, places[t], splat(factors[t]) * load(packed, (item * taps + t) * vector + v))
+                for d in range(depth - 1):
                     if passes.radices[d] > 1:
                         pass_lanes(spare, passes, d, False)
-                _last_pass(passes, spare, weight, (item // channels * 3 * passes.points * channels + item % channels)
-                           * vector + v, channels * vector, True)
+                _last_weight_pass(passes.radices[depth - 1], passes, spare, weight, to + v, channels * vector)

@@ -266,17 +266,22 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     k_blocks = ceil_div_(layout.out_channels, vector)
     blocks = ceil_div_(layout.tiles, layout.count)
     items = layout.channel_parts * layout.groups * blocks
-    buffer = np.zeros((layout.rows * layout.width + lanes) * layout.chunk, real)
-    peaks = np.zeros((layout.rows * layout.width + 1) * lanes, real)
-    spare = np.empty(layout.elements * lanes, real)
-    block = np.empty(layout.elements * layout.x_step, real)
-    known = 0                                          # of its rows, from the first on
-    products = np.empty(layout.elements * layout.y_step, real)
     valid_rows = 1
     for a in range(last):
         valid_rows *= layout.valid[a]
-    outputs = np.empty((valid_rows * layout.run * layout.valid[last] + lanes) * lanes, real)
-    square = np.empty(lanes * lanes, real)
+    # One piece of memory, for the system takes back what was freed in several, and to bring it again takes longer than
+    # the tiles.
+    pixels = layout.rows * layout.width
+    ends = np.cumsum(np.array([0, (pixels + lanes) * layout.chunk, (pixels + 1) * lanes, layout.elements * lanes,
+                               layout.elements * layout.x_step, layout.elements * layout.y_step,
+                               (valid_rows * layout.run * layout.valid[last] + lanes) * lanes, lanes * lanes]))
+    memory = np.empty(ends[7], real)
+    buffer, peaks, spare, block = (memory[ends[0]:ends[1]], memory[ends[1]:ends[2]], memory[ends[2]:ends[3]],
+                                   memory[ends[3]:ends[4]])
+    products, outputs, square = memory[ends[4]:ends[5]], memory[ends[5]:ends[6]], memory[ends[6]:]
+    buffer[:] = 0
+    peaks[:] = 0
+    known = 0                                          # rows of the block, from the first on, that hold numbers
     sources = np.empty(layout.rows, np.int64)
     place = np.empty(axes, np.int64)
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
