@@ -272,13 +272,16 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     # One piece of memory, for the system takes back what was freed in several, and to bring it again takes longer than
     # the tiles.
     pixels = layout.rows * layout.width
-    ends = np.cumsum(np.array([0, (pixels + lanes) * layout.chunk, (pixels + 1) * lanes, layout.elements * lanes,
-                               layout.elements * layout.x_step, layout.elements * layout.y_step,
-                               (valid_rows * layout.run * layout.valid[last] + lanes) * lanes, lanes * lanes]))
-    memory = np.empty(ends[7], real)
-    buffer, peaks, spare, block = (memory[ends[0]:ends[1]], memory[ends[1]:ends[2]], memory[ends[2]:ends[3]],
-                                   memory[ends[3]:ends[4]])
-    products, outputs, square = memory[ends[4]:ends[5]], memory[ends[5]:ends[6]], memory[ends[6]:]
+    peaks_at = (pixels + lanes) * layout.chunk
+    spare_at = peaks_at + (pixels + 1) * lanes
+    block_at = spare_at + layout.elements * lanes
+    products_at = block_at + layout.elements * layout.x_step
+    outputs_at = products_at + layout.elements * layout.y_step
+    square_at = outputs_at + (valid_rows * layout.run * layout.valid[last] + lanes) * lanes
+    memory = np.empty(square_at + lanes * lanes, real)
+    buffer, peaks, spare = memory[:peaks_at], memory[peaks_at:spare_at], memory[spare_at:block_at]
+    block, products = memory[block_at:products_at], memory[products_at:outputs_at]
+    outputs, square = memory[outputs_at:square_at], memory[square_at:]
     buffer[:] = 0
     peaks[:] = 0
     known = 0                                          # rows of the block, from the first on, that hold numbers
