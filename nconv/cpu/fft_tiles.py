@@ -7,7 +7,6 @@ Fourier transforms.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nsmallest
@@ -88,45 +87,21 @@ class _Fourier(choice.Family):
                               vec(problem.dilation), choice.channels, choice.vector, transformed,
                               packing_threads(problem, transformed.size))
 
+    def least(self, problem: ConvProblem, machine) -> tuple[float, float]:
+        """(seconds, error) that no tiles undercut: products and transforms of all samples, without threads."""
+        p, widths = problem, _widths(problem)
+        spans = list(map(span, p.kernel, p.dilation))
+        samples = p.N * p.groups * product(o + w - 1 for o, w in zip(p.out, spans, strict=True))
+        channels, itemsize = widths.x_row + widths.K, real_dtype(p).itemsize
+        depth = log2(product(spans)) - 1 + _FOLDING
+        products = 3 * samples * widths.C * widths.K
+        return machine.seconds({
+            "call": p.calls(CALLS), f"{self.name}.products": products / machine.flops(p.engine),
+            f"{self.name}.transformed": samples * depth * channels * itemsize}), _error(product(spans))
 
-_TILES = _Fourier("fft_tiles")
-
-
-def why_not(problem: ConvProblem) -> str:
-    """Integers, strides, and windows whose spectra would fill the memory are refused."""
-    return _TILES.refusal(problem)
-
-
-def least(problem: ConvProblem, machine) -> tuple[float, float]:
-    """One tile that holds everything: products, transforms, gathering, without threads; the error of the shortest."""
-    p, widths = problem, _widths(problem)
-    spans = list(map(span, p.kernel, p.dilation))
-    samples = p.N * p.groups * product(o + w - 1 for o, w in zip(p.out, spans, strict=True))
-    channels, itemsize = widths.x_row + widths.K, real_dtype(p).itemsize
-    passes = log2(product(spans)) + _FOLDING                            # of levels; a radix counts one or more
-    return machine.seconds({
-        "call": p.calls(CALLS), "fft_tiles.products": 3 * samples * p.C * parts(p) * widths.K / machine.flops(p.engine),
-        "fft_tiles.transformed": samples * passes * channels * itemsize}), _error(product(spans))
-
-
-def cost(problem: ConvProblem, machine) -> float:
-    """Products, transforms of tiles and weights, gathering and storing."""
-    return choice.cost(problem, machine, _TILES)
-
-
-def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """The pieces of work that make up the cost."""
-    return choice.counts(problem, machine, _TILES)
-
-
-def workspace(problem: ConvProblem, machine) -> int:
-    """The weight's spectra and each thread's block."""
-    return choice.bytes_needed(problem, _TILES)
-
-
-def error(problem: ConvProblem) -> float:
-    """Roundings grow with the logarithm of the tile, over those of one window's sum."""
-    return _error(product(choice.choose(problem, _TILES).extent))
+    def error(self, problem: ConvProblem) -> float:
+        """Roundings grow with the logarithm of the tile, over those of one window's sum."""
+        return _error(product(choice.choose(problem, self).extent))
 
 
 def _error(points: int) -> float:
@@ -221,14 +196,8 @@ def _extents(problem: ConvProblem) -> list[tuple[int, ...]]:
     return [tuple(axis[i].samples for axis, i in zip(axes, at, strict=True)) for at in best]
 
 
-def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
-    """Transform the windows."""
-    return choice.transform_weight(problem, weight, _TILES)
-
-
-def bind(problem: ConvProblem) -> Callable:
-    """All tables of a problem; see `launch`."""
-    return choice.bind(problem, _TILES)
-
-
+_TILES = _Fourier("fft_tiles")
+why_not, least, error = _TILES.refusal, _TILES.least, _TILES.error
+cost, counts, workspace = _TILES.cost, _TILES.counts, _TILES.workspace
+prepare, bind = _TILES.prepare, _TILES.bind
 run, shortcut = entries(prepare, bind)

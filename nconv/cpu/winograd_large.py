@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
-from ..problem import ConvProblem
 from .launch import entries
 from .tiled import choice
 from .tiled.winograd.family import Winograd
@@ -21,45 +16,7 @@ REFERENCE = ("Winograd 1980, Arithmetic Complexity of Computations; Lavin, Gray 
 CALLS = choice.CALLS
 _TILES = Winograd("winograd", (4, 6, 8), 8)
 
-
-def why_not(problem: ConvProblem) -> str:
-    """Integers, strides, dilations and long windows are refused."""
-    return _TILES.refusal(problem)
-
-
-def least(problem: ConvProblem, machine) -> tuple[float, float]:
-    """The products of the largest tiles alone; the error of the smallest."""
-    return _TILES.least(problem, machine)
-
-
-def cost(problem: ConvProblem, machine) -> float:
-    """Products, transforms of tiles and weights, gathering and storing."""
-    return choice.cost(problem, machine, _TILES)
-
-
-def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """The pieces of work that make up the cost."""
-    return choice.counts(problem, machine, _TILES)
-
-
-def workspace(problem: ConvProblem, machine) -> int:
-    """The transformed weight and each thread's block."""
-    return choice.bytes_needed(problem, _TILES)
-
-
-def error(problem: ConvProblem) -> float:
-    """By the tile's extents, as measured."""
-    return _TILES.error(problem)
-
-
-def prepare(problem: ConvProblem, weight: np.ndarray) -> choice.Prepared:
-    """Transform the windows."""
-    return choice.transform_weight(problem, weight, _TILES)
-
-
-def bind(problem: ConvProblem) -> Callable:
-    """All tables of a problem; see `launch`."""
-    return choice.bind(problem, _TILES)
-
-
+why_not, least, error = _TILES.refusal, _TILES.least, _TILES.error
+cost, counts, workspace = _TILES.cost, _TILES.counts, _TILES.workspace
+prepare, bind = _TILES.prepare, _TILES.bind
 run, shortcut = entries(prepare, bind)

@@ -1,4 +1,7 @@
-"""The choice of tiles, and what they cost; shared by the algorithms that differ only in their transforms."""
+"""The choice of tiles, and what they cost; shared by the algorithms that differ only in their transforms.
+
+A `Family` of tiles answers all that the registry asks an algorithm.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,28 @@ class Family:
     def transform_weight(self, problem: ConvProblem, choice: Choice, packed: np.ndarray, transformed: np.ndarray):
         """Fill `transformed`, [blocks, elements, channels, vector], from packed [blocks, channels, window, vector]."""
         raise NotImplementedError
+
+    # What all families answer alike; see `registry`.
+
+    def cost(self, problem: ConvProblem, machine) -> float:
+        """What `counts` says, at the machine's rates."""
+        return _seconds(choose(problem, self), problem, machine, self)
+
+    def counts(self, problem: ConvProblem, machine) -> dict[str, float]:
+        """Products, transforms of tiles and weights, what is gathered in rows and bytes, weights that are loaded."""
+        return _counts(choose(problem, self), problem, machine, self)
+
+    def workspace(self, problem: ConvProblem, machine) -> int:
+        """The transformed weight and each thread's block."""
+        return _bytes_needed(choose(problem, self), problem)
+
+    def prepare(self, problem: ConvProblem, weight: np.ndarray) -> Prepared:
+        """Transform the windows."""
+        return _transform_weight(problem, weight, self)
+
+    def bind(self, problem: ConvProblem) -> Callable:
+        """All tables of a problem; see `launch`."""
+        return _bind(problem, self)
 
 
 class Choice(NamedTuple):
@@ -164,22 +189,11 @@ def _lay_out(problem: ConvProblem, choice: Choice) -> TileLayout:
         valid=vec(choice.valid), out=vec(problem.out))
 
 
-def cost(problem: ConvProblem, machine, family: Family) -> float:
-    """What `counts` says, at the machine's rates."""
-    return _seconds(choose(problem, family), problem, machine, family)
-
-
-def counts(problem: ConvProblem, machine, family: Family) -> dict[str, float]:
-    """The pieces of work that make up the cost."""
-    return _counts(choose(problem, family), problem, machine, family)
-
-
 def _seconds(choice: Choice, problem: ConvProblem, machine, family: Family) -> float:
     return machine.seconds(_counts(choice, problem, machine, family))
 
 
 def _counts(choice: Choice, problem: ConvProblem, machine, family: Family) -> dict[str, float]:
-    """Products, transforms of tiles and weights, what is gathered in rows and bytes, weights that are loaded."""
     itemsize, rates = real_dtype(problem).itemsize, family.name
     threads = min(problem.threads, choice.items)
     share = ceil_div(choice.items, threads)            # pieces of work of one thread
@@ -201,9 +215,7 @@ def _counts(choice: Choice, problem: ConvProblem, machine, family: Family) -> di
             "byte": machine.traffic(problem) / threads + compared(problem, weights, machine)}
 
 
-def bytes_needed(problem: ConvProblem, family: Family) -> int:
-    """The transformed weight and each thread's block."""
-    choice = choose(problem, family)
+def _bytes_needed(choice: Choice, problem: ConvProblem) -> int:
     weight = problem.groups * choice.blocks * choice.elements * choice.channels * choice.vector
     tiles = _step(choice.padded * choice.x_row, problem) + _step(choice.padded * choice.vector, problem)
     buffer = product(choice.extent[:-1]) * _row_width(choice) * min(CHUNK, choice.x_row)
@@ -211,7 +223,7 @@ def bytes_needed(problem: ConvProblem, family: Family) -> int:
 
 
 @kept
-def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Family) -> Prepared:
+def _transform_weight(problem: ConvProblem, weight: np.ndarray, family: Family) -> Prepared:
     """The windows in the tile's elements, in panels of as many output channels as a register tile has."""
     choice = choose(problem, family)
     raw = weight.copy() if problem.reused else np.ascontiguousarray(weight)
@@ -227,7 +239,7 @@ def transform_weight(problem: ConvProblem, weight: np.ndarray, family: Family) -
 
 
 @lru_cache(maxsize=256)
-def bind(problem: ConvProblem, family: Family) -> Callable:
+def _bind(problem: ConvProblem, family: Family) -> Callable:
     """All tables of a problem; see `launch`.
 
     Images that tiles cannot hold, and weights that they cannot, are left to im2col's direct sums.

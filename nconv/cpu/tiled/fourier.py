@@ -64,16 +64,16 @@ def _factors(is_weight):
             return re, emit.difference(im, re), emit.sum(re, im)
         return emit.sum(re, im), re, im
 
-    def factors(typingctx, there, to, step, spare, at, table, t, radix):
+    def factors(typingctx, spare, at, there, to, step, table, t, radix):
         index = types.intp
-        sig = types.void(there, index, index, spare, index, table, index, radix)
+        sig = types.void(spare, index, there, index, index, table, index, radix)
 
         def codegen(context, builder, sig, args):
-            there, to, step, spare, at, table, t, radix = args
+            spare, at, there, to, step, table, t, radix = args
             emit = arithmetic(context, builder, sig.args[0])
             twiddles = simd.address_of(context, builder, sig.args[5], table, t)
-            source = simd.address_of(context, builder, sig.args[3], spare, at)
-            target = simd.address_of(context, builder, sig.args[0], there, to)
+            source = simd.address_of(context, builder, sig.args[0], spare, at)
+            target = simd.address_of(context, builder, sig.args[2], there, to)
             values = [emit.load(source, j) for j in range(radix.type.count)]
             for j, value in enumerate(emit.transform(emit.turned(values, twiddles))):
                 for i, factor in enumerate(factors_of(emit, *value)):
@@ -155,49 +155,33 @@ def _first_pass_of(radix):
     return first_pass
 
 
-def _last_pass_of(factors):
+def _along_last(butterfly):
+    """The loops of a pass along the last axis, whose `butterfly` reads or writes elsewhere, `step` apart."""
+
     def loops_of(radix):
         unit = (0,) * radix
 
         @inner_kernel
-        def last_pass(passes, spare, there, to, step):
+        def loops(passes, spare, there, to, step):
             lanes = lanes_of(spare)
             first = passes.starts[passes.starts.size - 2]
             t = first
             for at in range(0, 2 * passes.points * lanes, 2 * radix * lanes):
-                factors(there, to, step, spare, at, passes.twiddles, t, unit)
+                butterfly(spare, at, there, to, step, passes.twiddles, t, unit)
                 to += 3 * radix * step
                 t += 2 * (radix - 1)
                 if t == passes.twiddles.size:
                     t = first
 
-        return last_pass
+        return loops
 
     return loops_of
 
 
-def _first_back_of(radix):
-    unit = (0,) * radix
-
-    @inner_kernel
-    def first_back(passes, spare, products, p, step):
-        lanes = lanes_of(spare)
-        first = passes.starts[passes.starts.size - 2]
-        t = first
-        for at in range(0, 2 * passes.points * lanes, 2 * radix * lanes):
-            _from_products(spare, at, products, p, step, passes.twiddles, t, unit)
-            p += 3 * radix * step
-            t += 2 * (radix - 1)
-            if t == passes.twiddles.size:
-                t = first
-
-    return first_back
-
-
 _first_pass = _by_radix(_first_pass_of)                # of a tile at buffer[begin:], which it folds
-_last_pass = _by_radix(_last_pass_of(_factors(is_weight=False)))         # into a block's matrices
-_last_weight_pass = _by_radix(_last_pass_of(_factors(is_weight=True)))
-_first_back = _by_radix(_first_back_of)                # the inverse of the last pass, from the products of factors
+_last_pass = _by_radix(_along_last(_factors(is_weight=False)))           # into a block's matrices
+_last_weight_pass = _by_radix(_along_last(_factors(is_weight=True)))
+_first_back = _by_radix(_along_last(_from_products))   # the inverse of the last pass, from the products of factors
 
 
 @inner_kernel
