@@ -55,11 +55,9 @@ def convolution(problem, x, weight, bias=None):
     for o in itertools.product(*map(range, p.out)):
         for r in itertools.product(*map(range, p.kernel)):
             position = [oi * s + ri * d for oi, s, ri, d in zip(o, p.stride, r, p.dilation, strict=True)]
-            values = padded_values(p, x, position)
-            for g in range(p.groups):
-                rows = slice(g * p.K, (g + 1) * p.K)
-                for c in range(p.C):
-                    out[(slice(None), rows, *o)] += values[:, g * p.C + c, None] * weight[(rows, c, *r)]
+            values = padded_values(p, x, position).reshape(p.N, p.groups, 1, p.C)
+            taps = weight[(slice(None), slice(None), *r)].reshape(p.groups, p.K, p.C)
+            out[(slice(None), slice(None), *o)] += (values * taps).sum(-1).reshape(p.N, -1)
     if bias is not None:
         out += bias.astype(wide).reshape(-1, *(1,) * len(p.out))
     if wide is object:
