@@ -367,7 +367,7 @@ def compare(function: Callable, *args: Any, rivals: Mapping[str, Callable[[], An
     >>> ax = nconv.plot.compare(nconv.convolve, np.ones(1000), np.ones(9),
     ...                         rivals={"numpy": lambda: np.convolve(np.ones(1000), np.ones(9))})
     >>> sorted(label.get_text().split(" (")[0] for label in ax.get_yticklabels())
-    ['direct', 'fft', 'im2col', 'numpy', 'small']
+    ['direct', 'fft', 'fft_tiles', 'im2col', 'numpy', 'small']
     """
     ax = _axes(ax, height=2.4)
     plan = nconv.plan(function, *args, **kwargs)
