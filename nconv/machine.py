@@ -22,7 +22,7 @@ from . import store
 from .geometry import product
 from .problem import ConvProblem
 
-_FORMAT = 2                    # of the file: 1 had rates of other models
+_FORMAT = 3                    # of the file: 1 and 2 had rates of other models
 
 WORTH_THE_LONG_WAY = 1 << 20
 """Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""

@@ -5,6 +5,7 @@ A `Family` of tiles answers all that the registry asks an algorithm.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,7 +41,7 @@ class Prepared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(ABC):
     """Tiles of one kind: what an algorithm's transforms are, and which of them it allows itself."""
 
     name: str                  # of its rates
@@ -55,29 +56,38 @@ class Family:
             return "tiles need a stride of 1"
         return ""
 
+    @abstractmethod
     def extents(self, problem: ConvProblem) -> Iterable[tuple[int, ...]]:
         """Samples of a tile, per axis: those that may be the best."""
-        raise NotImplementedError
 
+    @abstractmethod
     def elements(self, extent: tuple[int, ...]) -> int:
         """Of a transformed tile, each with a matrix of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def passes(self, extent: tuple[int, ...], dtype: np.dtype) -> Any:
         """What the kernels take for `fourier`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transformed(self, choice: Choice, out_channels: int) -> float:
         """What the transforms of one tile of all input channels and so many of the output count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight_growth(self, problem: ConvProblem, extent: tuple[int, ...]) -> float:
         """How much larger than a product of an input and a weight the numbers on the way to a sum may be."""
-        raise NotImplementedError
 
-    def transform_weight(self, problem: ConvProblem, choice: Choice, packed: np.ndarray, transformed: np.ndarray):
+    @abstractmethod
+    def transform_weight(self, problem: ConvProblem, choice: Choice, packed: np.ndarray,
+                         transformed: np.ndarray) -> None:
         """Fill `transformed`, [blocks, elements, channels, vector], from packed [blocks, channels, window, vector]."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def least(self, problem: ConvProblem, machine) -> tuple[float, float]:
+        """(seconds, error) that no tile undercuts, without threads."""
+
+    @abstractmethod
+    def error(self, problem: ConvProblem) -> float:
+        """Largest error over the direct method's."""
 
     # What all families answer alike; see `registry`.
 

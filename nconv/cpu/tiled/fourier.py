@@ -53,60 +53,51 @@ def _fold(typingctx, spare, at, step, source, p, below, half, table, t, radix):
     return sig, codegen
 
 
-def _factors(is_weight):
-    """A butterfly of the last axis' last pass on the pairs of vectors at spare[at:].
+def _with_factors(write):
+    """A butterfly between the pairs of vectors at spare[at:] and their factors, from there[to:] on, `step` apart.
 
-    The factors of its results, as samples or windows have them, go to there[to:], `step` apart, three for each.
+    ``write(emit, count, pairs, place, twiddles)`` emits it; ``place(j, i)`` is where factor i of pair j lies.
     """
 
-    def factors_of(emit, re, im):
-        if is_weight:
-            return re, emit.difference(im, re), emit.sum(re, im)
-        return emit.sum(re, im), re, im
-
-    def factors(typingctx, spare, at, there, to, step, table, t, radix):
+    def butterfly(typingctx, spare, at, there, to, step, table, t, radix):
         index = types.intp
         sig = types.void(spare, index, there, index, index, table, index, radix)
 
         def codegen(context, builder, sig, args):
             spare, at, there, to, step, table, t, radix = args
-            emit = arithmetic(context, builder, sig.args[0])
-            twiddles = simd.address_of(context, builder, sig.args[5], table, t)
-            source = simd.address_of(context, builder, sig.args[0], spare, at)
-            target = simd.address_of(context, builder, sig.args[2], there, to)
-            values = [emit.load(source, j) for j in range(radix.type.count)]
-            for j, value in enumerate(emit.transform(emit.turned(values, twiddles))):
-                for i, factor in enumerate(factors_of(emit, *value)):
-                    emit.store_real(factor, builder.gep(target, [builder.mul(step, ir.Constant(simd.INT, 3 * j + i))]))
+            pairs, first, twiddles = (simd.address_of(context, builder, sig.args[i], args[i], args[i + 1])
+                                      for i in (0, 2, 5))
+            write(arithmetic(context, builder, sig.args[0]), radix.type.count, pairs, lambda j, i: builder.gep(
+                first, [builder.mul(step, ir.Constant(simd.INT, 3 * j + i))]), twiddles)
             return context.get_dummy_value()
 
         return sig, codegen
 
-    return intrinsic(factors)
+    return intrinsic(butterfly)
 
 
-@intrinsic
-def _from_products(typingctx, spare, at, products, p, step, table, t, radix):
-    """Undo `_factors` on the sums of their products, products[p:], `step` apart."""
-    index = types.intp
-    sig = types.void(spare, index, products, index, index, table, index, radix)
+def _store_factors(is_weight):
+    """The last axis' last butterfly, which leaves the factors of its results, as samples or windows have them."""
 
-    def codegen(context, builder, sig, args):
-        spare, at, products, p, step, table, t, radix = args
-        emit = arithmetic(context, builder, sig.args[0])
-        twiddles = simd.address_of(context, builder, sig.args[5], table, t)
-        source = simd.address_of(context, builder, sig.args[2], products, p)
-        target = simd.address_of(context, builder, sig.args[0], spare, at)
-        values = []
-        for j in range(radix.type.count):
-            both, second, third = (emit.load_real(builder.gep(source, [builder.mul(step, ir.Constant(
-                simd.INT, 3 * j + i))])) for i in range(3))
-            values.append((emit.sum(both, second), emit.difference(both, third)))   # (im, re): an inverse
-        for j, value in enumerate(emit.turned(emit.transform(values), twiddles)):
-            emit.store(value, target, j, swap=True)
-        return context.get_dummy_value()
+    def write(emit, count, pairs, place, twiddles):
+        values = [emit.load(pairs, j) for j in range(count)]
+        for j, (re, im) in enumerate(emit.transform(emit.turned(values, twiddles))):
+            factors = (re, emit.difference(im, re), emit.sum(re, im)) if is_weight else (emit.sum(re, im), re, im)
+            for i, factor in enumerate(factors):
+                emit.store_real(factor, place(j, i))
 
-    return sig, codegen
+    return _with_factors(write)
+
+
+@_with_factors
+def _load_products(emit, count, pairs, place, twiddles):
+    """Its inverse, on the sums of products of factors."""
+    values = []
+    for j in range(count):
+        both, second, third = (emit.load_real(place(j, i)) for i in range(3))
+        values.append((emit.sum(both, second), emit.difference(both, third)))        # (im, re): an inverse
+    for j, value in enumerate(emit.turned(emit.transform(values), twiddles)):
+        emit.store(value, pairs, j, swap=True)
 
 
 def _by_radix(loops_of):
@@ -179,9 +170,9 @@ def _along_last(butterfly):
 
 
 _first_pass = _by_radix(_first_pass_of)                # of a tile at buffer[begin:], which it folds
-_last_pass = _by_radix(_along_last(_factors(is_weight=False)))           # into a block's matrices
-_last_weight_pass = _by_radix(_along_last(_factors(is_weight=True)))
-_first_back = _by_radix(_along_last(_from_products))   # the inverse of the last pass, from the products of factors
+_last_pass = _by_radix(_along_last(_store_factors(is_weight=False)))     # into a block's matrices
+_last_weight_pass = _by_radix(_along_last(_store_factors(is_weight=True)))
+_first_back = _by_radix(_along_last(_load_products))   # the inverse of the last pass, from the products of factors
 
 
 @inner_kernel

@@ -266,24 +266,16 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     k_blocks = ceil_div_(layout.out_channels, vector)
     blocks = ceil_div_(layout.tiles, layout.count)
     items = layout.channel_parts * layout.groups * blocks
+    buffer = np.zeros((layout.rows * layout.width + lanes) * layout.chunk, real)
+    peaks = np.zeros((layout.rows * layout.width + 1) * lanes, real)
+    spare = np.empty(layout.elements * lanes, real)
+    block = np.empty(layout.elements * layout.x_step, real)
+    products = np.empty(layout.elements * layout.y_step, real)
     valid_rows = 1
     for a in range(last):
         valid_rows *= layout.valid[a]
-    # One piece of memory, for the system takes back what was freed in several, and to bring it again takes longer than
-    # the tiles.
-    pixels = layout.rows * layout.width
-    peaks_at = (pixels + lanes) * layout.chunk
-    spare_at = peaks_at + (pixels + 1) * lanes
-    block_at = spare_at + layout.elements * lanes
-    products_at = block_at + layout.elements * layout.x_step
-    outputs_at = products_at + layout.elements * layout.y_step
-    square_at = outputs_at + (valid_rows * layout.run * layout.valid[last] + lanes) * lanes
-    memory = np.empty(square_at + lanes * lanes, real)
-    buffer, peaks, spare = memory[:peaks_at], memory[peaks_at:spare_at], memory[spare_at:block_at]
-    block, products = memory[block_at:products_at], memory[products_at:outputs_at]
-    outputs, square = memory[outputs_at:square_at], memory[square_at:]
-    buffer[:] = 0
-    peaks[:] = 0
+    outputs = np.empty((valid_rows * layout.run * layout.valid[last] + lanes) * lanes, real)
+    square = np.empty(lanes * lanes, real)
     known = 0                                          # rows of the block, from the first on, that hold numbers
     sources = np.empty(layout.rows, np.int64)
     place = np.empty(axes, np.int64)
