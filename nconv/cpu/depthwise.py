@@ -1,9 +1,9 @@
 """Direct sums where each channel has a window of its own: every lane of a vector is another channel.
 
 A tile's padded input is turned, in squares of as many channels and positions as a vector has lanes, to [positions,
-channels]. Then a sum takes one vector of weights and one of the input for each tap, whatever the stride, the dilation
-or the width of the map, and none of it needs a shuffle or a mask. The sums are turned back while they are stored.
-Where channels lie side by side in memory nothing is turned.
+channels]. Then rows of output grow together (`micro.filter_lanes`), whatever the stride, the dilation or the width of
+the map, and none of it needs a shuffle or a mask. The sums are turned back while they are stored. Where channels lie
+side by side in memory nothing is turned: sums are taken from where the input lies to where the output does.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ..boundary import FILL
-from ..geometry import ceil_div, product, round_up, share_start, span
+from ..geometry import ceil_div, product, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
 from .arrays import borrow, parts, real_dtype
-from .direct.tiles import direct_row_kernel
+from .direct.tiles import direct_place_kernel
 from .gather import flat_maps, inner_range
-from .im2col.gathering import im2col_place_kernel, im2col_rows_kernel
+from .im2col.gathering import im2col_rows_kernel
 from .kept import compared, kept, share_of_new
 from .launch import entries
 from .micro import filter_lanes
+from .pieces import piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
 from .simd import copy_first, lanes_of, splat, transpose_square, vload, vstore
-from .tiles import share_tiles, shrink
+from .tiles import filter_tile, share_tiles, shrink
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -35,8 +36,7 @@ NAME = "depthwise"
 SUPPORTS = "real numbers, groups of one input and one output channel each; integers exactly"
 REFERENCE = ("Zhang, Lo, Lu 2020, High Performance Depthwise and Pointwise Convolutions on Mobile Devices; Zhang, "
              "Franchetti, Low 2018, High Performance Zero-Memory Overhead Direct Convolutions (arXiv 1809.10170)")
-_TURNED_BYTES = 384 * 1024     # of a tile's turned input
-_ROWS = (0,) * 8               # whose length is the number of positions that are summed at once
+_TILE_BYTES = 384 * 1024       # of a tile's turned input and sums
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -59,19 +59,19 @@ def cost(problem: ConvProblem, machine) -> float:
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """Multiplications, register tiles, squares turned or vectors copied, rows gathered, and the weight's packing."""
+    """Multiplications, vectors loaded, lines of pieces, squares turned, tiles, and the weight's packing."""
     p, choice = problem, _choose(problem)
     threads, lanes = min(p.threads, choice.items), choice.lanes
-    items, lines, width = choice.items / threads, product(choice.tile[:-1]), choice.tile[-1]
-    rows = product(choice.extents[:-1])
-    stored = ceil_div(lines * width, lanes) if width < 2 * lanes else lines * ceil_div(width, lanes)
+    items, width, V = choice.items / threads, choice.tile[-1], len(choice.columns)
+    planes = items * steps(p, choice.tile) * product(p.kernel[:-2])
+    lines, taps = planes * len(pieces(p).rows), planes * sum(rows for _, rows in pieces(p).rows) * p.kernel[-1]
+    squares = 0 if p.channels_last else items * (
+        product(choice.extents[:-1]) * ceil_div(choice.extents[-1], lanes) + ceil_div(product(choice.tile), lanes))
     size = choice.blocks * lanes * p.taps * real_dtype(p).itemsize
-    moved = ({"depthwise.vectors": items * (rows * choice.extents[-1] + lines * width)} if p.channels_last else
-             {"depthwise.squares": items * (rows * ceil_div(choice.extents[-1], lanes) + stored)})
-    return {"call": 1, "start": threads > 1, **moved,
-            "depthwise.products": 2 * items * lines * round_up(width, len(_ROWS) // 2) * p.taps * lanes
-            / machine.flops(p.engine),
-            "depthwise.tiles": items * lines * ceil_div(width, len(_ROWS)), "depthwise.rows": items * rows,
+    return {"call": 1, "start": threads > 1, "depthwise.squares": squares,
+            "depthwise.products": 2 * taps * width * lanes / machine.flops(p.engine),
+            "depthwise.loaded": lines * p.kernel[-1] * (width + ceil_div(width, V) * pieces(p).height),
+            "depthwise.lines": lines * ceil_div(width, V), "depthwise.tiles": items,
             "depthwise.weights": share_of_new(p, size) * product(p.weight_shape),
             "byte": machine.traffic(p) / threads + compared(p, size, machine)}
 
@@ -79,7 +79,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile: its turned input and its sums."""
     choice = _choose(problem)
-    elements = choice.blocks * problem.taps + problem.threads * (choice.turned + choice.sums)
+    elements = choice.blocks * problem.taps + problem.threads * (choice.turned + product(choice.tile[-2:]))
     return elements * choice.lanes * real_dtype(problem).itemsize
 
 
@@ -91,12 +91,13 @@ def error(problem: ConvProblem) -> float:
 class _Choice(NamedTuple):
     """The shape of tiles, as integers: all that the cost depends on."""
 
+    rows: tuple                # register tile
+    columns: tuple
     lanes: int
     blocks: int                # of as many channels as there are lanes
     tile: tuple[int, ...]      # output extents of a tile
     extents: tuple[int, ...]   # of its padded input
     turned: int                # positions of the turned input
-    sums: int                  # positions of the sums: of a line, of a tile where lines are short
     items: int                 # pieces of work to share
 
 
@@ -111,50 +112,51 @@ def _choose(problem: ConvProblem) -> _Choice:
         return tuple((n - 1) * s + r for n, s, r in zip(tile, p.stride, reach, strict=True))
 
     def small(tile):
-        pieces = p.N * blocks * product(map(ceil_div, p.out, tile))
-        return product(tile) <= len(_ROWS) or (
-            pieces >= p.threads and product(extents(tile)) * lanes * itemsize <= _TURNED_BYTES)
+        items = p.N * blocks * product(map(ceil_div, p.out, tile))
+        held = product(extents(tile)) + product(tile[-2:])
+        return product(tile) <= lanes or (items >= p.threads and held * lanes * itemsize <= _TILE_BYTES)
 
     tile = shrink(p.out, tuple(r / s for r, s in zip(reach, p.stride, strict=True)), small)
     tile = share_tiles(p, p.out, tile, p.N * blocks)
-    beyond = max(len(_ROWS) * p.stride[-1], lanes)      # read for sums, or turned, beside what is wanted
-    sums = product(tile) if tile[-1] < 2 * lanes else tile[-1]
-    return _Choice(lanes, blocks, tuple(tile), extents(tile), product(extents(tile)) + beyond, sums + beyond,
-                   p.N * blocks * product(map(ceil_div, p.out, tile)))
+    return _Choice(*filter_tile(pieces(p).height), lanes, blocks, tuple(tile), extents(tile),
+                   product(extents(tile)) + lanes, p.N * blocks * product(map(ceil_div, p.out, tile)))
 
 
 class LaneLayout(NamedTuple):
     """A tile's shape and where everything lies in its buffers; all that the kernels know of a problem."""
 
-    groups: int                # blocks of as many channels as a vector has lanes
+    batch: int
+    blocks: int                # of as many channels as a vector has lanes
     channels: int
-    rows: int                  # of the padded input under a full tile
-    image_stride: int          # for `im2col_rows_kernel`, of no meaning in tiles of one image
+    row_step: int              # this and the next four as `pieces.tables` has them
+    whole: int
+    distance: int
+    places: np.ndarray
+    outer: np.ndarray
     turned: int                # elements of the turned input
-    sums: int                  # elements of the sums
-    out: np.ndarray            # images, then output extents
-    tile: np.ndarray           # one image, then a tile's output extents
+    buffer_rows: int           # of the padded input under a full tile
+    out: np.ndarray            # output extents
+    tile: np.ndarray           # output extents of a tile
+    grid: np.ndarray           # tiles per axis
     stride: np.ndarray
-    steps: np.ndarray          # for the same: padded positions between neighbours in the buffer, here 1
+    steps: np.ndarray          # 1: padded positions between neighbours in the buffer; this is for `im2col_rows_kernel`
     reach: np.ndarray          # spans of the window, per axis
-    strides: np.ndarray        # positions from one neighbour to the next, per axis
-    jumps: np.ndarray          # elements of the turned input from one output position to the next, per axis
-    offsets: np.ndarray        # elements to each tap
+    image_stride: int          # of no meaning in tiles of one image
+    strides: np.ndarray        # elements of the turned input from one position to the next, per axis
+    taps: np.ndarray           # padded positions to each tap of a row
+    low: int                   # padding before the rows of the input
 
 
 def _lay_out(problem: ConvProblem) -> LaneLayout:
     p, choice = problem, _choose(problem)
-    strides = [product(choice.extents[a + 1:]) for a in range(p.rank)]
-    offsets = np.zeros(1, np.int64)
-    for k, d, stride in zip(p.kernel, p.dilation, strides, strict=True):
-        offsets = np.add.outer(offsets, np.arange(k) * d * stride * choice.lanes).ravel()
     vec = lambda values: np.array(list(values), np.int64)                              # noqa: E731
     return LaneLayout(
-        groups=choice.blocks, channels=p.groups, rows=product(choice.extents[:-1]), image_stride=0,
-        turned=choice.turned * choice.lanes, sums=choice.sums * choice.lanes, out=vec((p.N, *p.out)),
-        tile=vec((1, *choice.tile)), stride=vec(p.stride), steps=vec([1] * p.rank),
-        reach=vec(map(span, p.kernel, p.dilation)), strides=vec(strides),
-        jumps=vec(s * n * choice.lanes for s, n in zip(p.stride, strides, strict=True)), offsets=offsets)
+        **tables(p), batch=p.N, blocks=choice.blocks, channels=p.groups, turned=choice.turned * choice.lanes,
+        buffer_rows=product(choice.extents[:-1]), out=vec(p.out), tile=vec(choice.tile),
+        grid=vec(map(ceil_div, p.out, choice.tile)), stride=vec(p.stride), steps=vec([1] * p.rank),
+        reach=vec(map(span, p.kernel, p.dilation)), image_stride=0,
+        strides=vec(product(choice.extents[a + 1:]) * choice.lanes for a in range(p.rank)),
+        taps=vec(s * p.dilation[-1] for s in range(p.kernel[-1])), low=p.padding[-1][0])
 
 
 @lru_cache(maxsize=256)
@@ -181,7 +183,7 @@ def bind(problem: ConvProblem) -> Callable:
 
     def start(x, prepared, bias, out):
         biases = unbiased if bias is None else bias[channels].reshape(-1)
-        kernel(layout, x, maps, prepared, biases, out, _ROWS, threads)
+        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
 
     return start
 
@@ -207,8 +209,6 @@ def depthwise_take_kernel(turned, to, maps, source, base, place, begin, end):
         j = maps.index[place + i]
         if j == FILL:
             vstore(turned, to + i * lanes, splat(maps.fill[0]))
-        elif apart == 1:
-            vstore(turned, to + i * lanes, vload(source.flat, base + j * step))
         else:
             for c in range(lanes):
                 turned[to + i * lanes + c] = source.flat[base + j * step + c * apart]
@@ -221,10 +221,10 @@ def depthwise_gather_kernel(turned, targets, sources, rows, source, base, maps, 
     step, apart = source.strides[source.strides.size - 1], source.strides[1]
     place = maps.start[maps.start.size - 2] + u
     first, last = inner_range(maps, u, 1, count)
-    if step != 1 or apart == 1:
+    if step != 1:
         first = last = 0                                # no squares
     for row in range(rows):
-        to, at = targets[row] * lanes, base + sources[row]
+        to, at = targets[row], base + sources[row]
         if sources[row] == FILL:
             for i in range(count):
                 vstore(turned, to + i * lanes, splat(maps.fill[0]))
@@ -243,14 +243,24 @@ def depthwise_gather_kernel(turned, targets, sources, rows, source, base, maps, 
 
 
 @inner_kernel
+def depthwise_positions_kernel(positions, maps, source, u, count, first):
+    """positions[i] = elements to padded position u + i from where u would lie, at `first` of the input, or `FILL`.
+
+    Returned are begin and end: under begin <= i < end the input runs evenly, by one position.
+    """
+    step, place = source.strides[source.strides.size - 1], maps.start[maps.start.size - 2] + u
+    for i in range(count):
+        j = maps.index[place + i]
+        positions[i] = FILL if j == FILL else (j - first) * step
+    return inner_range(maps, u, 1, count)
+
+
+@inner_kernel
 def depthwise_store_kernel(sums, at, count, before, target, to, apart, step, square):
     """target[to + c apart + i step] = sums[at + i lanes + c], i < count, before <= c < lanes; `square` is of lanes."""
     lanes = lanes_of(sums)
     if step != 1:
         for i in range(count):
-            if apart == 1 and before == 0:
-                vstore(target, to + i * step, vload(sums, at + i * lanes))
-                continue
             for c in range(before, lanes):
                 target[to + c * apart + i * step] = sums[at + i * lanes + c]
         return
@@ -270,63 +280,82 @@ def depthwise_store_kernel(sums, at, count, before, target, to, apart, step, squ
 
 
 @owning_kernel
-def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, threads, thread):
-    """One thread's share of the tiles: gather and turn, sum, turn back and store.
+def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
+    """One thread's share of the tiles: gather and turn, sum, turn back and store; or sum what lies in lanes already.
 
     Shapes: source (N, channels, *size) and target (N, channels, *out) by their strides; weight [blocks, taps, lanes];
     bias [blocks, lanes].
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     lanes = lanes_of(source.flat)
-    axes = layout.tile.size
-    last = axes - 2
-    items = layout.groups
-    for a in range(axes):
-        items *= ceil_div_(layout.out[a], layout.tile[a])
+    rank = layout.tile.size
+    last = rank - 1
+    items = layout.batch * layout.blocks
+    for a in range(rank):
+        items *= layout.grid[a]
+    unit = source.strides[3 + last]
+    in_place = source.strides[1] == 1 and abs(unit) >= lanes           # so that no offset of a position is `FILL`
+    straight = target.strides[1] == 1
+    segments, steps = piece_steps_kernel(layout, len(rows))
+    lines = np.empty(segments * steps * layout.places.size, np.int64)
+    across = (layout.tile[last] - 1) * layout.stride[last] + layout.reach[last]
+    positions = np.empty(across, np.int64)
     # Each product loads a vector: from two lines of the cache it would come late, and take a third longer in all.
     line = 64 // source.flat.itemsize
-    memory = np.zeros(layout.turned + line, source.flat.dtype)
+    memory = np.empty(line if in_place else layout.turned + line, source.flat.dtype)
     turned = memory[-memory.ctypes.data % 64 // source.flat.itemsize:]
-    sums = np.empty(layout.sums, source.flat.dtype)
-    square = np.empty(lanes * lanes, source.flat.dtype)
-    row_targets, row_sources = np.empty(layout.rows, np.int64), np.empty(layout.rows, np.int64)
-    origin, extent = np.empty(axes, np.int64), np.empty(axes, np.int64)
+    sums = np.empty(0 if straight else layout.tile[last - 1] * layout.tile[last] * lanes, source.flat.dtype)
+    square, fill = np.empty(lanes * lanes, source.flat.dtype), np.empty(lanes, source.flat.dtype)
+    for i in range(lanes):
+        fill[i] = maps.fill[0]
+    row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
+    places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
+    origin, extent = places[1:], extents[1:]
+    tile, tile_rows, u, begin, end = -1, 0, 0, 0, 0
+    taps = weight.size // layout.blocks
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-        _, block = im2col_place_kernel(layout, item, origin, extent)
+        n, block = item // layout.blocks % layout.batch, item % layout.blocks
+        width, stride = extent[last], layout.stride[last]
+        if tile != item // (layout.blocks * layout.batch):
+            tile = item // (layout.blocks * layout.batch)
+            direct_place_kernel(layout, tile, origin, extent)
+            tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
+            segments = piece_lines_kernel(layout, lines, steps, row_sources if in_place else row_targets, extent)
+            width, u, begin, end = extent[last], origin[last] * stride, 0, extent[last]
+            if in_place:
+                begin, end = depthwise_positions_kernel(positions, maps, source, u,
+                                                        (width - 1) * stride + layout.reach[last], u - layout.low)
+                begin, end = ceil_div_(begin, stride), (end - layout.reach[last]) // stride + 1
         channel = min(block * lanes, layout.channels - lanes)
-        tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, origin, extent)
-        depthwise_gather_kernel(turned, row_targets, row_sources, tile_rows, source,
-                                origin[0] * source.strides[0] + channel * source.strides[1], maps,
-                                origin[1 + last] * layout.stride[last],
-                                (extent[1 + last] - 1) * layout.stride[last] + layout.reach[last])
-
-        width, lines = extent[1 + last], 1
-        for a in range(last):
-            lines *= extent[1 + a]
-        y_base = origin[0] * target.strides[0] + channel * target.strides[1]
-        for a in range(last + 1):
-            y_base += origin[1 + a] * target.strides[3 + a]
-        # Short lines that follow each other in the output, those from axis `inner` on, are stored as one.
-        run, inner, together = width, last, 1
-        if layout.tile[1 + last] < 2 * lanes:
-            together = lines
-            while inner > 0 and run == target.strides[2 + inner] and target.strides[3 + last] == 1:
-                inner -= 1
-                run *= extent[1 + inner]
-        for first in range(0, lines, together):
-            for line in range(first, first + together):
-                at, _ = direct_row_kernel(layout, line, last, extent[1:], layout.jumps, layout.jumps)
-                filter_lanes(sums, (line - first) * width * lanes, width, bias, block * lanes, turned, at,
-                             layout.jumps[last], layout.offsets, weight, block * layout.offsets.size * lanes, rows)
-            for part in range(together * width // run):
-                _, to = direct_row_kernel(layout, first * width // run + part, inner, extent[1:], layout.jumps,
-                                          target.strides[3:])
-                depthwise_store_kernel(sums, part * run * lanes, run, block * lanes - channel, target.flat, y_base + to,
-                                       target.strides[1], target.strides[3 + last], square)
+        before = block * lanes - channel                # lanes that the block before has summed
+        x_base = n * source.strides[0] + channel * source.strides[1]
+        y_base = n * target.strides[0] + channel * target.strides[1]
+        for a in range(rank):
+            y_base += origin[a] * target.strides[3 + a]
+        x, at = source.flat, x_base + (u - layout.low) * unit
+        if not in_place:
+            x, at = turned, 0
+            depthwise_gather_kernel(turned, row_targets, row_sources, tile_rows, source, x_base, maps, u,
+                                    (width - 1) * stride + layout.reach[last])
+        for segment in range(segments):
+            to, ldo, height = piece_target_kernel(layout, segment, extent, target.strides[3:])
+            to += y_base
+            where, place, ld, apart, skipped = target.flat, to, ldo, target.strides[3 + last], before
+            if not straight:
+                where, place, ld, apart, skipped = sums, 0, width * lanes, lanes, 0
+            filter_lanes(where, place, ld, apart, skipped, height, width, bias, block * lanes, x, at,
+                         unit if in_place else lanes, stride, fill, lines, segment * steps * layout.places.size,
+                         layout.places, layout.whole, layout.distance, layout.taps, weight, block * taps, positions,
+                         begin, end, rows, columns)
+            if not straight:                            # lines that follow each other in the output are stored as one
+                run = width * height if ldo == width and target.strides[3 + last] == 1 else width
+                for part in range(width * height // run):
+                    depthwise_store_kernel(sums, part * run * lanes, run, before, target.flat, to + part * ldo,
+                                           target.strides[1], target.strides[3 + last], square)
 
 
 @parallel_kernel
-def depthwise_kernel(layout, source, maps, weight, bias, target, rows, threads):
-    """All tiles. Parallel over (blocks of channels, N, tiles); race-free because each output is one tile's alone."""
+def depthwise_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
+    """All tiles. Parallel over (tiles, N, blocks of channels); race-free because each output is one tile's alone."""
     for thread in prange(threads):
-        depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, threads, np.int64(thread))
+        depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, np.int64(thread))

@@ -12,15 +12,18 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..boundary import FILL
 from .simd import (
     INT,
     address_of,
     broadcast,
+    even_lanes,
     first_lanes,
     load_vector,
     masked,
     multiply_add,
     store_first,
+    store_last,
     store_vector,
     vec_of,
 )
@@ -105,8 +108,11 @@ def _start(builder, add, fresh, so_far):
     return sums
 
 
-def _loop(builder, name, first, end, sums, body):
-    """The sums after ``body(t, sums)`` for first <= t < end."""
+def _loop(builder, name, first, end, sums, body, short=False):
+    """The sums after ``body(t, sums)`` for first <= t < end; the body's "next" is where it goes on, else at t + 1.
+
+    A `short` loop is not unrolled: what LLVM puts in front of it would take longer than a few turns.
+    """
     entry = builder.block
     loop = builder.append_basic_block(name)
     done = builder.append_basic_block(f"{name}.done")
@@ -116,8 +122,13 @@ def _loop(builder, name, first, end, sums, body):
     t = builder.phi(INT)
     running = {n: builder.phi(value.type) for n, value in sums.items()}
     after = {**running, **body(t, running)}
-    following = builder.add(t, _const(1))
-    builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+    following = after.pop("next", None) or builder.add(t, _const(1))
+    branch = builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+    if short:
+        known = builder.module.metadata
+        mark = builder.module.add_metadata([f"loop {len(known)}"])
+        mark.operands = (mark, builder.module.add_metadata(["llvm.loop.unroll.disable"]))
+        branch.set_metadata("llvm.loop", mark)
     t.add_incoming(first, entry)
     t.add_incoming(following, builder.block)
     for n, value in sums.items():
@@ -265,168 +276,251 @@ def filter_line(typingctx, out, o, width, start, x, p, offsets, run, weight, w, 
     return sig, codegen
 
 
-@intrinsic
-def filter_rows(typingctx, out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, rows, columns):
-    """Rows of sums of one channel: register tiles of M output rows and V vectors of positions, of fewer at the end.
+def _grow_rows(builder, dtype, tile, pieces, whole, taps, steps, first, line_base, piece, store):
+    """The loops of `filter_rows` and `filter_lanes`, for a tile of A rows and some vectors.
 
-    A plane n is a set of window rows, ``planes[4 n:4 n + 4]`` = (offset of the first in x, their number R, place of
-    their weights, distance of these from row to row)::
-
-        out[o + i ldo + j] = start + sum over planes, r < R, s < taps.size of
-            weight[w + place + r distance + s] * x[p + offset + (i + r) ldx + taps[s] + j]
-
-    for i < height <= M and j < width.
-
-    Output row i takes a plane's window rows from the i-th last on, so that at turn r all output rows up to r read
-    row r of the input and all others row r + R: each vector serves all rows that read it, and all sums grow at once.
-    In a plane of few rows every output row takes row r of the window.
+    ``piece(place of its line, e, height)`` gives a function that for a tap loads the vectors and the rows' weights;
+    ``store(row, sums)`` takes the sums of the oldest row after each step but the first A - 1.
     """
-    M, V = rows.count, columns.count
+    A, vectors = tile
+
+    def add_piece(line, height, e, sums):
+        load = piece(builder.gep(line, [e]), e, height)
+
+        def add_tap(s, sums):
+            loaded, weights = load(s)
+            return {(a, j): multiply_add(builder, dtype, weight, value, sums[a, j])
+                    for a, weight in enumerate(weights) for j, value in enumerate(loaded)}
+
+        return _loop(builder, "taps", _const(0), taps, sums, add_tap, short=True)
+
+    def add_step(m, sums):
+        line = builder.gep(line_base, [builder.mul(m, pieces)])
+        for height, from_, behind in ((A, _const(0), whole), (A - 1, whole, pieces)):
+            if height:
+                sums = _loop(builder, "pieces", from_, behind, sums,
+                             lambda e, sums, height=height: add_piece(line, height, e, sums))
+        row = builder.sub(m, _const(A - 1))
+        with builder.if_then(builder.icmp_signed(">=", row, _const(0)), likely=True):
+            store(row, [sums[A - 1, j] for j in range(vectors)])
+        return {(a, j): sums[a - 1, j] if a else first for a, j in sums}
+
+    _loop(builder, "steps", _const(0), steps,
+          dict.fromkeys(((a, j) for a in range(A) for j in range(vectors)), first), add_step)
+
+
+def _strips(builder, count, V, begin, end, edges, add_strip):
+    """``add_strip(at, size, edge)`` for strips of as many of `count` vectors as make them even, V at most.
+
+    `edge`: some lie before `begin` or from `end` on, but none except the first and the last ones, as many as `edges`;
+    where more do, strips are as short as these together.
+    """
+    def add(at, _):
+        left = builder.sub(count, at)
+        strips = builder.sdiv(builder.add(left, _const(V - 1)), _const(V))
+        size = builder.sdiv(builder.add(left, builder.sub(strips, _const(1))), strips)
+
+        def inside(but_first, but_last):
+            low, high = builder.add(at, _const(but_first)), builder.sub(builder.add(at, size), _const(but_last))
+            return builder.and_(builder.icmp_signed(">=", low, begin), builder.icmp_signed("<=", high, end))
+
+        few = _const(sum(edges))
+        few = builder.select(builder.icmp_signed("<", size, few), size, few)
+        size = builder.select(inside(*edges), size, few)
+        case = builder.add(builder.mul(size, _const(2)), builder.zext(inside(0, 0), INT))
+        _choose(builder, builder.sub(case, _const(2)), [
+            lambda number=number: add_strip(at, 1 + number // 2, number % 2 == 0) or {} for number in range(2 * V)])
+        return {"next": builder.add(at, size)}
+
+    _loop(builder, "strips", _const(0), count, {}, add)
+
+
+@intrinsic
+def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps,
+                weight, w, masks, begin, end, rows, columns, step):
+    """Rows of sums of one channel, from the first to the last: A rows and up to V vectors of positions grow at a time.
+
+    The window's rows lie in pieces of A, or A - 1, that follow each other. Piece e, of A rows where e < `whole`, has
+    its first weights at places[e], those of its next row `distance` further, and its row a meets output row i in line
+    ``lines[n + (i + a) E + e]`` of the input, with E pieces::
+
+        out[o + i ldo + j] = start + sum over e < E, a < A (or A - 1), s < taps.size of
+            weight[w + places[e] + a distance + s] * x[p + lines[n + (i + a) E + e] + taps[s] + j len(step)]
+
+    for i < count and j < width; a line that is `FILL` lies in `fill`, an array, from its beginning. So each turn takes
+    one line of each piece, whose vectors are loaded once for A products, and each sum goes on to the next row of its
+    window; the oldest is stored, and a new one begins.
+
+    Of vectors of positions before `begin` or from `end` on some elements lie beside the input: they are ``fill[0]``
+    where the bits of ``masks[(s vectors + j) len(step)]`` and behind are not set, one number a vector that is loaded.
+    Of a step of 2 two are loaded, and every other element is taken.
+    """
+    A, V, step = rows.count, columns.count, step.count
     vec = vec_of(out.dtype)
     align = vec.dtype.bitwidth // 8
     index = types.intp
-    sig = types.void(out, index, index, index, index, out.dtype, x, index, index, planes, taps, weight, index, rows,
-                     columns)
+    sig = types.void(out, index, index, index, index, out.dtype, x, index, fill, lines, index, places, index, index,
+                     taps, weight, index, masks, index, index, rows, columns, types.UniTuple(types.int64, step))
 
     def codegen(context, builder, sig, args):
-        out, o, ldo, height, width, start, x, p, ldx, planes, taps, weight, w, _, _ = args
-        out_base = address_of(context, builder, sig.args[0], out, o)
-        x_base = address_of(context, builder, sig.args[6], x, p)
-        plane_base = address_of(context, builder, sig.args[9], planes, _const(0))
-        tap_base = address_of(context, builder, sig.args[10], taps, _const(0))
-        weight_base = address_of(context, builder, sig.args[11], weight, w)
-        plane_count = builder.sdiv(_size_of(context, builder, sig.args[9], planes), _const(4))
-        tap_count = _size_of(context, builder, sig.args[10], taps)
+        (out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps, weight, w, masks, begin,
+         end, *_) = args
+
+        def base(number, array, at=None):
+            return address_of(context, builder, sig.args[number], array, _const(0) if at is None else at)
+
+        out_base, x_base, fill_base, line_base = base(0, out, o), base(6, x, p), base(8, fill), base(9, lines, n)
+        place_base, tap_base, weight_base = base(11, places), base(14, taps), base(15, weight, w)
+        mask_base = base(17, masks)
+        vectors = builder.sdiv(builder.add(width, _const(vec.n - 1)), _const(vec.n))
         first = broadcast(builder, start, vec.n)
+        distances = [builder.mul(distance, _const(a)) for a in range(A)]
 
-        def add_taps(groups, vectors, sums):
-            """The window's columns; a group is (input row, {output row: its row of weights})."""
+        def load(pointer, bits):
+            """The vector at an address; of which not all `bits` are set where there are some."""
+            if bits is None:
+                return load_vector(builder, pointer, first.type, align)
+            mask = builder.bitcast(builder.trunc(builder.load(bits), ir.IntType(vec.n)),
+                                   ir.VectorType(ir.IntType(1), vec.n))
+            return masked(builder, "load", vec, [
+                builder.bitcast(pointer, first.type.as_pointer()), ir.Constant(ir.IntType(32), align), mask,
+                broadcast(builder, builder.load(fill_base), vec.n)], first.type)
 
-            def add_tap(s, sums):
-                at = builder.load(builder.gep(tap_base, [s]))
-                after = {}
-                for row, weights in groups:
-                    tap = builder.gep(row, [at])
-                    loaded = [load_vector(builder, builder.gep(tap, [_const(j * vec.n)]), first.type, align)
-                              for j in range(vectors)]
-                    after |= _add_products(builder, vec, sums, weights,
-                                           lambda i, weights=weights: builder.gep(weights[i], [s]), loaded)
-                return after
+        def load_step(pointer, bits):
+            """Every `step`-th element from an address on."""
+            loaded = [load(builder.gep(pointer, [_const(i * (vec.n - 1))]), bits and builder.gep(bits, [_const(i)]))
+                      for i in range(step)]
+            return loaded[0] if step == 1 else even_lanes(builder, *loaded)
 
-            return _loop(builder, "taps", _const(0), tap_count, sums, add_tap)
+        def add_strip(at, size, edge):
+            to = builder.gep(out_base, [builder.mul(at, _const(vec.n))])
+            left = builder.sub(width, builder.mul(at, _const(vec.n)))
+            all_wanted = builder.icmp_signed(">=", left, _const(size * vec.n))
 
-        def add_plane(x_base, vectors, n, sums):
-            entry = builder.gep(plane_base, [builder.mul(n, _const(4))])
-            offset, R, place, distance = (builder.load(builder.gep(entry, [_const(k)])) for k in range(4))
-            x_plane = builder.gep(x_base, [offset])
-            w_plane = builder.gep(weight_base, [place])
+            def piece(place, e, height):
+                offset = builder.load(place)
+                row = builder.select(builder.icmp_signed("==", offset, _const(FILL)), fill_base,
+                                     builder.gep(x_base, [builder.add(offset, builder.mul(at, _const(step * vec.n)))]))
+                weights = builder.gep(weight_base, [builder.load(builder.gep(place_base, [e]))])
+                window = [builder.gep(weights, [distances[a]]) for a in range(height)]
 
-            def input_row(q):
-                return builder.gep(x_plane, [builder.mul(q, ldx)])
+                def load_tap(s):
+                    tap = builder.gep(row, [builder.load(builder.gep(tap_base, [s]))])
+                    bits = builder.gep(mask_base, [builder.mul(builder.add(builder.mul(s, vectors), at), _const(step))])
+                    return ([load_step(builder.gep(tap, [_const(j * step * vec.n)]),
+                                       builder.gep(bits, [_const(j * step)]) if edge and not 0 < j < size - 2 else None)
+                             for j in range(size)],
+                            [broadcast(builder, builder.load(builder.gep(row, [s])), vec.n) for row in window])
 
-            def weight_row(r):
-                return builder.gep(w_plane, [builder.mul(r, distance)])
+                return load_tap
 
-            def groups_of(case, r):
-                if case == M:                                         # few rows: each reads its own
-                    weights = weight_row(r)
-                    return [(input_row(builder.add(r, _const(i))), {i: weights}) for i in range(M)]
-                halves = ((range(case + 1), r), (range(case + 1, M), builder.add(r, R)))
-                return [(input_row(q), {i: weight_row(builder.sub(q, _const(i))) for i in members})
-                        for members, q in halves if members]
+            def store(row, sums):
+                target = builder.gep(to, [builder.mul(ldo, row)])
+                places = [builder.gep(target, [_const(j * vec.n)]) for j in range(size)]
+                for value, place in zip(sums[:-1], places, strict=False):
+                    store_vector(builder, value, place, align)
+                with builder.if_else(all_wanted) as (wholly, partly):
+                    with wholly:
+                        store_vector(builder, sums[-1], places[-1], align)
+                    with partly:
+                        store_first(builder, vec, sums[-1], places[-1], builder.sub(left, _const((size - 1) * vec.n)))
 
-            def add_row(r, sums):
-                few = builder.icmp_signed("<", R, _const(M - 1))
-                early = builder.icmp_signed("<", r, _const(M - 1))
-                case = builder.select(few, _const(M), builder.select(early, r, _const(M - 1)))
-                return _choose(builder, case, [lambda case=case: add_taps(groups_of(case, r), vectors, sums)
-                                               for case in range(M + 1)])
+            _grow_rows(builder, vec.dtype, (A, size), _size_of(context, builder, sig.args[11], places), whole,
+                       _size_of(context, builder, sig.args[14], taps), builder.add(count, _const(A - 1)), first,
+                       line_base, piece, store)
 
-            return _loop(builder, "rows", _const(0), R, sums, add_row)
-
-        def add_tiles(vectors, begin, end):
-            """Tiles of so many vectors from one vector of the rows to another."""
-
-            def add_tile(t, _):
-                at = builder.mul(builder.add(begin, builder.mul(t, _const(vectors))), _const(vec.n))
-                to = builder.gep(out_base, [at])
-                from_ = builder.gep(x_base, [at])
-                tile = _Tile(context, builder, vec, {
-                    (i, j): builder.gep(builder.gep(to, [builder.mul(ldo, _const(i))]), [_const(j * vec.n)])
-                    for i in range(M) for j in range(vectors)}, height, builder.sub(width, at))
-                tile.store(_loop(builder, "planes", _const(0), plane_count, dict.fromkeys(tile.targets, first),
-                                 lambda n, sums: add_plane(from_, vectors, n, sums)))
-                return {}
-
-            tiles = builder.sdiv(builder.sub(end, begin), _const(vectors))
-            _loop(builder, "tiles", _const(0), tiles, {}, add_tile)
-
-        done, vectors = _const(0), builder.sdiv(builder.add(width, _const(vec.n - 1)), _const(vec.n))
-        for size in dict.fromkeys((V, min(V, 2), 1)):
-            end = builder.add(done, builder.mul(builder.sdiv(builder.sub(vectors, done), _const(size)), _const(size)))
-            add_tiles(size, done, end)
-            done = end
+        _strips(builder, vectors, V, begin, end, (1, 2), add_strip)
         return context.get_dummy_value()
 
     return sig, codegen
 
 
 @intrinsic
-def filter_lanes(typingctx, out, o, width, start, b, x, p, step, offsets, weight, w, rows):
-    """A row of sums of as many channels as a vector has lanes, in tiles of M positions, at its end of M / 2.
+def filter_lanes(typingctx, out, o, ldo, apart, before, count, width, start, b, x, p, unit, stride, fill, lines, n,
+                 places, whole, distance, taps, weight, w, positions, begin, end, rows, columns):
+    """`filter_rows` of as many channels as a vector has lanes, L: columns are single positions, V at a time.
 
-    With L lanes::
+    A position is `unit` elements from the next one, and `stride` of them are between an output's and the next one's::
 
-        out[o + i L + l] = start[b + l]
-            + sum over t < offsets.size of weight[w + t L + l] * x[p + offsets[t] + i step + l]
+        out[o + i ldo + j apart + l] = start[b + l] + sum over e < E, a < A (or A - 1), s < taps.size of
+            weight[w + (places[e] + a distance + s) L + l]
+            * x[p + lines[n + (i + a) E + e] + (taps[s] + j stride) unit + l]
 
-    for l < L and i < width; up to M / 2 - 1 positions more are computed and stored.
+    for i < count, j < width and before <= l < L. All positions of a line that is `FILL` are the vector `fill`. Under
+    positions before `begin` or from `end` on the input runs unevenly: what lies there is at
+    ``positions[taps[s] + j stride]`` in place of ``(taps[s] + j stride) unit``, or it is `fill`, too.
     """
-    M = rows.count
+    A, V = rows.count, columns.count
     vec = vec_of(out.dtype)
     align = vec.dtype.bitwidth // 8
     index = types.intp
-    sig = types.void(out, index, index, start, index, x, index, index, offsets, weight, index, rows)
+    sig = types.void(out, index, index, index, index, index, index, start, index, x, index, index, index, fill, lines,
+                     index, places, index, index, taps, weight, index, positions, index, index, rows, columns)
 
     def codegen(context, builder, sig, args):
-        out, o, width, start, b, x, p, step, offsets, weight, w, _ = args
-        out_base = address_of(context, builder, sig.args[0], out, o)
-        start_base = address_of(context, builder, sig.args[3], start, b)
-        x_base = address_of(context, builder, sig.args[5], x, p)
-        offset_base = address_of(context, builder, sig.args[8], offsets, _const(0))
-        weight_base = address_of(context, builder, sig.args[9], weight, w)
-        taps = _size_of(context, builder, sig.args[8], offsets)
+        (out, o, ldo, apart, before, count, width, start, b, x, p, unit, stride, fill, lines, n, places, whole,
+         distance, taps, weight, w, positions, begin, end, *_) = args
+
+        def base(number, array, at=None):
+            return address_of(context, builder, sig.args[number], array, _const(0) if at is None else at)
+
+        out_base, x_base, fill_base, line_base = base(0, out, o), base(9, x, p), base(13, fill), base(14, lines, n)
+        place_base, tap_base, weight_base = base(16, places), base(19, taps), base(20, weight, w)
+        position_base = base(22, positions)
         vector_type = context.get_value_type(vec)
-        first = load_vector(builder, start_base, vector_type, align)
+        first = load_vector(builder, base(7, start, b), vector_type, align)
+        distances = [builder.mul(distance, _const(a * vec.n)) for a in range(A)]
+        all_lanes = builder.icmp_signed("==", before, _const(0))
 
-        def add_tiles(size, begin, count):
-            """So many tiles of `size` positions from one of them on."""
+        def add_strip(at, size, edge):
+            to, begins = builder.gep(out_base, [builder.mul(at, apart)]), builder.mul(at, stride)
 
-            def add_tile(n, _):
-                at = builder.add(begin, builder.mul(n, _const(size)))
-                from_ = builder.gep(x_base, [builder.mul(at, step)])
-                places = [builder.mul(step, _const(i)) for i in range(size)]
+            def piece(place, e, height):
+                offset = builder.load(place)
+                outside = builder.icmp_signed("==", offset, _const(FILL))
+                line = builder.select(outside, fill_base, builder.gep(x_base, [offset]))
+                step = builder.select(outside, _const(0), unit)        # all positions of `fill` are one
+                next_ = builder.mul(stride, step)
+                weights = builder.gep(weight_base, [builder.mul(builder.load(builder.gep(place_base, [e])),
+                                                                _const(vec.n))])
+                window = [builder.gep(weights, [distances[a]]) for a in range(height)]
 
-                def add_tap(t, sums):
-                    tap = builder.gep(from_, [builder.load(builder.gep(offset_base, [t]))])
-                    weights = load_vector(builder, builder.gep(weight_base, [builder.mul(t, _const(vec.n))]),
-                                          vector_type, align)
-                    return {i: multiply_add(builder, vec.dtype, weights, load_vector(
-                        builder, builder.gep(tap, [places[i]]), vector_type, align), sums[i]) for i in range(size)}
+                def mapped(u):
+                    """Where the map says that padded position u lies."""
+                    there = builder.load(builder.gep(position_base, [u]))
+                    nowhere = builder.or_(outside, builder.icmp_signed("==", there, _const(FILL)))
+                    return builder.select(nowhere, fill_base, builder.gep(x_base, [builder.add(offset, there)]))
 
-                sums = _loop(builder, "taps", _const(0), taps, dict.fromkeys(range(size), first), add_tap)
-                to = builder.gep(out_base, [builder.mul(at, _const(vec.n))])
-                for i, value in sums.items():
-                    store_vector(builder, value, builder.gep(to, [_const(i * vec.n)]), align)
-                return {}
+                def load_tap(s):
+                    u = builder.add(builder.load(builder.gep(tap_base, [s])), begins)
+                    at_once = builder.gep(line, [builder.mul(u, step)])
+                    addresses = []
+                    for _ in range(size):
+                        addresses.append(mapped(u) if edge else at_once)
+                        u, at_once = builder.add(u, stride), builder.gep(at_once, [next_])
+                    s = builder.mul(s, _const(vec.n))
+                    return tuple([load_vector(builder, address, vector_type, align) for address in some]
+                                 for some in (addresses, [builder.gep(row, [s]) for row in window]))
 
-            _loop(builder, "tiles", _const(0), count, {}, add_tile)
+                return load_tap
 
-        whole = builder.sdiv(width, _const(M))
-        done = builder.mul(whole, _const(M))
-        rest = builder.add(builder.sub(width, done), _const(M // 2 - 1))
-        add_tiles(M, _const(0), whole)
-        add_tiles(M // 2, done, builder.sdiv(rest, _const(M // 2)))
+            def store(row, sums):
+                target = builder.gep(to, [builder.mul(ldo, row)])
+                with builder.if_else(all_lanes) as (wholly, partly):
+                    for some in (wholly, partly):
+                        with some:
+                            for j, value in enumerate(sums):
+                                place = builder.gep(target, [builder.mul(apart, _const(j))])
+                                if some is wholly:
+                                    store_vector(builder, value, place, align)
+                                else:
+                                    store_last(builder, vec, value, place, before)
+
+            _grow_rows(builder, vec.dtype, (A, size), _size_of(context, builder, sig.args[16], places), whole,
+                       _size_of(context, builder, sig.args[19], taps), builder.add(count, _const(A - 1)), first,
+                       line_base, piece, store)
+
+        _strips(builder, width, V, begin, end, (V, V), add_strip)
         return context.get_dummy_value()
 
     return sig, codegen

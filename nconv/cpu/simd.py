@@ -117,7 +117,14 @@ def store_first(builder, vec, value, pointer, count):
         half //= 2
 
 
-def _even_lanes(builder, low, high):
+def store_last(builder, vec, value, pointer, first):
+    """Write the lanes of a vector from `first` on."""
+    wanted = builder.not_(first_lanes(builder, vec.n, first))
+    masked(builder, "store", vec, [value, builder.bitcast(pointer, value.type.as_pointer()),
+                                   ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8), wanted], ir.VoidType())
+
+
+def even_lanes(builder, low, high):
     """Elements 0, 2, 4, ... of memory of which `low` holds the first n and `high` those from the n - 1st on."""
     n = low.type.count
     even = [2 * i if 2 * i < n else 2 * i + 1 for i in range(n)]
@@ -198,7 +205,7 @@ def vload_even(typingctx, array, index):
         vector_type = context.get_value_type(vec)
         low, high = (load_vector(builder, builder.gep(pointer, [ir.Constant(INT, i)]), vector_type,
                            array.dtype.bitwidth // 8) for i in (0, vec.n - 1))
-        return _even_lanes(builder, low, high)
+        return even_lanes(builder, low, high)
 
     return vec(array, types.intp), codegen
 
@@ -289,7 +296,7 @@ def copy_even_first(typingctx, target, t, source, s, count):
         read = builder.sub(builder.add(count, count), ir.Constant(INT, 1))
         low, high = (_load_first(context, builder, vec, builder.gep(at, [ir.Constant(INT, first)]),
                                  builder.sub(read, ir.Constant(INT, first))) for first in (0, vec.n - 1))
-        store_first(builder, vec, _even_lanes(builder, low, high),
+        store_first(builder, vec, even_lanes(builder, low, high),
                     address_of(context, builder, sig.args[0], target, t), count)
         return context.get_dummy_value()
 

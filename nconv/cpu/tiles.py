@@ -51,13 +51,13 @@ def line_run(problem: ConvProblem, lanes: int) -> int:
 
 
 @cache
-def filter_tile(narrow: bool) -> tuple[tuple, tuple]:
-    """(rows, columns) as tuples whose lengths are M output rows and V vectors of positions, for `filter_rows`.
+def filter_tile(height: int) -> tuple[tuple, tuple]:
+    """(rows, columns) as tuples whose lengths are a piece's rows and up to V vectors of positions, for `filter_rows`.
 
-    `narrow`: rows of positions that a vector holds.
+    The sums, V vectors of the input or one weight for each row, and a few more must fit the registers.
     """
-    M, V = (8, 1) if narrow else (4, 4 if vector_registers() == 32 else 3)
-    return (0,) * M, (0,) * V
+    most = {1: 8, 2: 8, 3: 6, 4: 5, 5: 4} if vector_registers() == 32 else {1: 6, 2: 4, 3: 3, 4: 2, 5: 2}
+    return (0,) * height, (0,) * most[height]
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ but one, it has output rows (`filters`), so that a vector of the input serves al
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import lru_cache
 from operator import add
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ from ..kept import compared, share_of_new
 from ..launch import entries
 from ..tiles import (
     TAPS_AT_ONCE,
-    filter_tile,
     line_run,
     line_tile,
     register_tile,
@@ -35,8 +34,8 @@ from ..tiles import (
     shrink,
     split_channels,
 )
+from . import filters
 from .channels import direct_channel_kernel
-from .filters import direct_filter_kernel
 
 # ------------------------------------------------------------------------------------------------- The choice
 
@@ -71,27 +70,21 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """Multiplications, lines of register tiles, what is gathered in rows and bytes, and the weight's packing."""
+    if _filters(problem):
+        return filters.counts(problem, machine)
     p, choice = problem, _choose(problem)
-    rows, width = p.K * parts(p), choice.tile[-1]
-    M = 1 if choice.filters else len(choice.rows)
+    rows, width, M = p.K * parts(p), choice.tile[-1], len(choice.rows)
     V, lanes = len(choice.columns), simd.lanes(real_dtype(p))
     threads = min(p.threads, choice.items)
     lines = p.N * p.groups * p.positions / p.out[-1] * ceil_div(p.out[-1], width) / threads
     kind = _kind(p)
-    if choice.filters:
-        lines /= len(choice.rows)
-        rest = ceil_div(width % (V * lanes), lanes)       # vectors behind the last tile of V
-        across = width // (V * lanes) + rest // 2 + rest % 2
-    else:
-        lines *= ceil_div(rows, M) * (1 if kind == "line" else ceil_div(p.taps * parts(p), TAPS_AT_ONCE))
-        across = ceil_div(width, V * lanes)
-    gathered = choice.gathered * (1 - _inside(p, choice)) / threads
+    lines *= ceil_div(rows, M) * (1 if kind == "line" else ceil_div(p.taps * parts(p), TAPS_AT_ONCE))
+    gathered = choice.gathered / threads
     apart, weights = "" if p.stride[-1] == 1 else "_apart", product(p.weight_shape)
     kept = 0 if M == 1 else weights * real_dtype(p).itemsize * parts(p) ** 2
     return {"call": 1, "start": threads > 1,
             f"direct.products_{kind}": _products(p, machine, M) * choice.waste / threads,
-            f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * across,
-            "direct.turns": lines * across * product(p.kernel[:-1]) if choice.filters else 0,
+            f"direct.lines_{kind}": lines, f"direct.tiles_{kind}": lines * ceil_div(width, V * lanes),
             f"direct.rows{apart}": gathered / choice.extents[-1],
             f"direct.gathered{apart}": gathered * real_dtype(p).itemsize,
             "direct.weights": (share_of_new(p, kept) if kept else 1) * weights / packing_threads(p, weights),
@@ -100,8 +93,10 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile of input and sums."""
+    if _filters(problem):
+        return filters.workspace(problem) * real_dtype(problem).itemsize
     choice = _choose(problem)
-    M = 1 if choice.filters else len(choice.rows)
+    M = len(choice.rows)
     weight = problem.groups * round_up(problem.K * parts(problem), M) * problem.taps * parts(problem)
     return (weight + problem.threads * (choice.buffer_size + choice.sums)) * real_dtype(problem).itemsize
 
@@ -126,30 +121,11 @@ def _kind(problem: ConvProblem) -> str:
     return "line" if line_run(problem, simd.lanes(real_dtype(problem))) else "single"
 
 
-def _readable(problem: ConvProblem) -> bool:
-    """Whether tiles that need no padding can be read where the input lies, if that is in C order."""
-    return _filters(problem) and set(problem.stride) == set(problem.upsample) == {1}
-
-
-def _inside(problem: ConvProblem, choice: _Choice) -> float:
-    """The part of the positions that is read where it lies."""
-    p = problem
-    if not _readable(p):
-        return 0.0
-    part = max(1 - sum(side > 0 for side in p.padding[-1]) * simd.lanes(real_dtype(p)) / p.out[-1], 0.0)
-    for n, tile, padding in zip(p.out[:-1], choice.tile[:-1], p.padding[:-1], strict=True):
-        tiles = ceil_div(n, tile)
-        part *= max(tiles - sum(side > 0 for side in padding), 0) / tiles
-    return part
-
-
 class _Choice(NamedTuple):
     """The shape of tiles, as integers: all that the cost depends on."""
 
     rows: tuple                # register tile
     columns: tuple
-    filters: bool              # rows of a register tile are output rows
-    row_step: int              # distance of the output rows of a register tile
     tile: tuple[int, ...]      # output extents of a tile
     extents: tuple[int, ...]   # positions within a phase that a tile reads, per axis
     phases: tuple[int, ...]    # phases that the window touches, per axis
@@ -167,20 +143,16 @@ def _choose(problem: ConvProblem) -> _Choice:
     itemsize = real_dtype(p).itemsize
     lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
-    filters = _filters(p)
-    rows, columns = filter_tile(p.out[-1] <= lanes) if filters else register_tile(out_channels)
+    rows, columns = register_tile(out_channels)
     if _kind(p) == "line":
         columns = line_tile()
     vector = len(columns) * lanes
-    row_step = p.dilation[-2] if filters and p.stride[-2] == 1 else 1
-    height = len(rows) * row_step if filters else 1          # output rows of a register tile
     phases = tuple(map(remainders, p.kernel, p.stride, p.dilation))
     spans = list(map(span, p.kernel, p.dilation))
     beyond = [ceil_div(w, s) - 1 for w, s in zip(spans, p.stride, strict=True)]     # positions read beside the tile's
     plane = channels * product(phases)
-    blocks = 1 if filters else ceil_div(out_channels, len(rows))
+    blocks = ceil_div(out_channels, len(rows))
     images = p.N * p.groups
-    most = _BUFFER_BYTES // (4 if p.rank == 2 and _readable(p) else 1)       # small: few tiles touch the padding
 
     def extents(tile):
         return tuple(map(add, tile, beyond))
@@ -188,7 +160,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     def small(tile):
         if product(tile) <= 2 * vector:
             return True
-        if plane * product(extents(tile)) * itemsize > most:
+        if plane * product(extents(tile)) * itemsize > _BUFFER_BYTES:
             return False
         pieces = images * product(map(ceil_div, p.out, tile))
         return pieces >= p.threads or (pieces * blocks >= p.threads and blocks >= 2 * p.threads)
@@ -199,14 +171,10 @@ def _choose(problem: ConvProblem) -> _Choice:
     volume = product(extent)
     pieces = images * product(map(ceil_div, p.out, tile))
     channel_parts = split_channels(pieces, blocks, p.threads)
-    computed = (round_up(tile[-1], lanes) / tile[-1] * round_up(tile[-2], height) / tile[-2] if filters else
-                round_up(tile[-1], vector) / tile[-1])
     items = pieces * channel_parts
     return _Choice(
-        rows, columns, filters, row_step, tuple(tile), extent, phases,
-        plane * volume + vector + (height + 1) * product(extent[1:]), channel_parts,
-        len(rows) * (tile[-1] if filters else vector), items,
-        computed, float(items * plane * volume))
+        rows, columns, tuple(tile), extent, phases, plane * volume + vector, channel_parts, len(rows) * vector, items,
+        round_up(tile[-1], vector) / tile[-1], float(items * plane * volume))
 
 
 class TileLayout(NamedTuple):
@@ -221,7 +189,6 @@ class TileLayout(NamedTuple):
     channel_stride: int        # of the buffer
     buffer_size: int
     buffer_rows: int           # of one channel
-    row_step: int              # distance of the output rows of a register tile
     out: np.ndarray            # output extents
     stride: np.ndarray
     tile: np.ndarray           # output extents of a tile
@@ -231,12 +198,8 @@ class TileLayout(NamedTuple):
     phase_stride: np.ndarray   # buffer stride of the phase, per axis
     strides: np.ndarray        # buffer stride of a position within a phase, per axis
     run: int                   # taps that follow each other, where the register tile is a line of one channel, or 0
-    offsets: np.ndarray        # buffer offset of every tap; for rows of output of a row's taps only
-    planes: np.ndarray         # sets of window rows as `filter_rows` takes them
-    source_planes: np.ndarray  # the same in an input in C order, or nothing where it cannot be read in place
+    offsets: np.ndarray        # buffer offset of every tap
     smooth: bool               # every stride is 1
-    low: np.ndarray            # padding before the input, per axis
-    size: np.ndarray           # of the input
 
 
 def _lay_out(problem: ConvProblem) -> TileLayout:
@@ -256,55 +219,34 @@ def _lay_out(problem: ConvProblem) -> TileLayout:
         return np.searchsorted(used[axis], phase) * phase_strides[axis] + position * strides[axis]
 
     offsets = np.arange(channels, dtype=np.int64) * channel_stride
-    for axis in range(rank - 2 if choice.filters else rank):
+    for axis in range(rank):
         offsets = np.add.outer(offsets, places(axis)).ravel()
-    planes = source_planes = np.zeros(0, np.int64)
-    if choice.filters:
-        planes = _planes(problem, offsets, places(rank - 2), choice.row_step)
-        offsets = places(rank - 1)
-    if _readable(problem):
-        taps = [np.arange(p.kernel[a]) * p.dilation[a] * product(p.size[a + 1:]) for a in range(rank - 1)]
-        source_planes = _planes(problem, reduce(np.add.outer, taps[:-1], np.int64(0)).ravel(), taps[-1],
-                                choice.row_step)
-
     vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     return TileLayout(
         batch=p.N, groups=p.groups, channels=channels, out_channels=p.K * parts(p), parts=parts(p),
         channel_parts=choice.channel_parts, channel_stride=channel_stride, buffer_size=choice.buffer_size,
-        buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), row_step=choice.row_step, out=vec(p.out),
+        buffer_rows=product(counts[:-1]) * product(choice.extents[:-1]), out=vec(p.out),
         stride=vec(p.stride), tile=vec(choice.tile), grid=vec(list(map(ceil_div, p.out, choice.tile))),
         phases=vec([u for axis in used for u in axis]), phase_start=vec(np.concatenate([[0], np.cumsum(counts)])),
         phase_stride=vec(phase_strides), strides=vec(strides), run=p.kernel[-1] if _kind(p) == "line" else 0,
-        offsets=vec(offsets), planes=planes, source_planes=source_planes, smooth=set(p.stride) == {1},
-        low=vec([low for low, _ in p.padding]), size=vec(p.size))
-
-
-def _planes(problem: ConvProblem, outer: np.ndarray, rows: np.ndarray, row_step: int) -> np.ndarray:
-    """The window rows in sets whose input rows lie evenly, `row_step` rows of the buffer apart, for `filter_rows`.
-
-    `outer` are the offsets of the other axes' taps, `rows` those of a window's rows.
-    """
-    R, S = problem.kernel[-2:]
-    stride, dilation = problem.stride[-2], problem.dilation[-2]
-    step = 1 if row_step > 1 else stride if dilation == 1 else R       # rows of one set; R: each is its own
-    return np.array([(at + rows[first], len(range(first, R, step)), (n * R + first) * S, step * S)
-                     for n, at in enumerate(outer) for first in range(min(step, R))], np.int64).ravel()
+        offsets=vec(offsets), smooth=set(p.stride) == {1})
 
 
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight in panels of M output channels; as it is where a group has but one."""
-    choice = _choose(problem)
-    if choice.filters or len(choice.rows) == 1:
+    M = 1 if _filters(problem) else len(_choose(problem).rows)
+    if M == 1:
         return weight.flatten() if problem.reused else weight.reshape(-1)
-    return packed_weight(problem, weight, len(choice.rows))
+    return packed_weight(problem, weight, M)
 
 
 @lru_cache(maxsize=256)
 def bind(problem: ConvProblem) -> Callable:
     """All tables of a problem; see `launch`."""
+    if _filters(problem):
+        return filters.bind(problem)
     choice, layout, maps, unbiased = _choose(problem), _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
-    kernel = settled(direct_filter_kernel if choice.filters else direct_channel_kernel)
-    threads = min(problem.threads, choice.items)
+    kernel, threads = settled(direct_channel_kernel), min(problem.threads, choice.items)
 
     def start(x, prepared, bias, out):
         biases = unbiased if bias is None else bias_vector(problem, bias)

@@ -16,6 +16,7 @@ from .tiles import (
     direct_row_kernel,
     direct_rows_kernel,
     direct_scatter_kernel,
+    direct_wanted_kernel,
 )
 
 share_start_ = compiled(share_start)
@@ -55,7 +56,8 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
         same = tile == item // (layout.channel_parts * images)
         if not same:
             tile = item // (layout.channel_parts * images)
-            direct_place_kernel(layout, tile, maps, origin, extent, wanted)
+            direct_place_kernel(layout, tile, origin, extent)
+            direct_wanted_kernel(layout, maps, extent, wanted)
             tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
         x_base = n * source.strides[0] + g * (layout.channels // layout.parts) * source.strides[1]
         direct_gather_kernel(layout, buffer, 0, row_targets, row_sources, tile_rows, source, x_base, maps,

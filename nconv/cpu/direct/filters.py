@@ -1,138 +1,272 @@
-"""Tiles whose registers hold sums of several output rows, where a group has one input and one output channel."""
+"""Sums where a group has one input and one output channel: rows of output grow together, from the first to the last.
+
+A vector of the input serves all output rows whose windows hold it (`micro.filter_rows`). Lines that need no padding, or
+whose padding is the fill value, are read where the input lies; the rest is gathered.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
-from ...geometry import ceil_div, share_start
-from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, stay_a_function
-from ..arrays import borrow
+from ...geometry import ceil_div, product, share_start, span
+from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled, stay_a_function
+from ...machine import vector_bytes
+from ...problem import ConvProblem
+from .. import simd
+from ..arrays import bias_vector, borrow, real_dtype
+from ..gather import flat_maps, gather_rows
+from ..im2col.gathering import im2col_rows_kernel
 from ..micro import filter_rows
+from ..pieces import piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
 from ..simd import lanes_of
-from .tiles import (
-    direct_gather_kernel,
-    direct_place_kernel,
-    direct_row_kernel,
-    direct_rows_kernel,
-    direct_scatter_kernel,
-)
+from ..tiles import filter_tile, share_tiles, shrink
+from .tiles import direct_place_kernel, direct_scatter_kernel
+
+# ------------------------------------------------------------------------------------------------- The choice
+
+_BUFFER_BYTES = 384 * 1024     # of a tile's padded input: it should stay in the second cache
+
+
+class _Choice(NamedTuple):
+    """The shape of tiles, as integers: all that the cost depends on."""
+
+    rows: tuple                # register tile
+    columns: tuple
+    tile: tuple[int, ...]      # output extents of a tile
+    step: int                  # elements of a line from one output to the next: the last axis' stride, or 1 with phases
+    phases: tuple[int, ...]    # of the last axis, into which lines are parted where its stride is above 2
+    extents: tuple[int, ...]   # of its padded input; of the last axis positions within a phase
+    in_place: bool             # whether lines can be read where the input lies, if that is in rows without gaps
+    items: int                 # pieces of work to share
+
+
+@lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem) -> _Choice:
+    p = problem
+    itemsize, lanes = real_dtype(p).itemsize, simd.lanes(real_dtype(p))
+    stride, spans = p.stride[-1], list(map(span, p.kernel, p.dilation))
+    step = stride if stride <= 2 else 1
+    used = {s * p.dilation[-1] % stride for s in range(min(p.kernel[-1], stride))} if step < stride else {0}
+    phases = tuple(sorted(used))
+    in_place = step == stride and p.upsample[-1] == 1 and flat_maps(p).filled and vector_bytes() > 16
+
+    def extents(tile):
+        rows = [(n - 1) * s + r for n, s, r in zip(tile[:-1], p.stride, spans, strict=False)]
+        return *rows, (tile[-1] - 1) * step + ceil_div(spans[-1] * step, stride)
+
+    def small(tile):
+        items = p.N * p.groups * product(map(ceil_div, p.out, tile))
+        return product(tile) <= 2 * lanes or (
+            items >= p.threads and len(phases) * product(extents(tile)) * itemsize <= _BUFFER_BYTES)
+
+    tile = shrink(p.out, tuple(r / s for r, s in zip(spans, p.stride, strict=True)), small)
+    tile = tuple(share_tiles(p, p.out, tile, p.N * p.groups))
+    return _Choice(*filter_tile(pieces(p).height), tile, step, phases, extents(tile), in_place,
+                   p.N * p.groups * product(map(ceil_div, p.out, tile)))
+
+
+def products(problem: ConvProblem, machine) -> float:
+    """Seconds that the multiplications would take at the peak."""
+    return 2 * problem.macs / machine.flops(problem.engine)
+
+
+def counts(problem: ConvProblem, machine) -> dict[str, float]:
+    """Multiplications, vectors loaded, those that may lie beside the input, lines, tiles, and what is gathered."""
+    p, choice = problem, _choose(problem)
+    lanes, threads = simd.lanes(real_dtype(p)), min(p.threads, choice.items)
+    vectors, V = ceil_div(choice.tile[-1], lanes), len(choice.columns)
+    items = choice.items / threads
+    planes = items * steps(p, choice.tile) * product(p.kernel[:-2])
+    lines, taps = planes * len(pieces(p).rows), planes * sum(rows for _, rows in pieces(p).rows) * p.kernel[-1]
+    edges = min(vectors, V * sum(side > 0 for side in p.padding[-1])) if choice.in_place else 0
+    gathered = 0 if choice.in_place else items * len(choice.phases) * product(choice.extents)
+    moved = ({"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
+             if choice.step == p.stride[-1] else {"direct.picked": gathered})
+    return {"call": 1, "start": threads > 1, **moved,
+            "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
+            "direct.loaded": lines * p.kernel[-1] * vectors * (2 * choice.step - 1),
+            "direct.lines_filters": lines * ceil_div(vectors, V),
+            "direct.edges": lines * p.kernel[-1] * edges, "direct.tiles_filters": items,
+            "byte": machine.traffic(p) / threads}
+
+
+def workspace(problem: ConvProblem) -> int:
+    """Elements of each thread's tile of input and sums."""
+    layout = _lay_out(problem)
+    return problem.threads * (layout.buffer_size + product(_choose(problem).tile[-2:]))
+
+
+class FilterLayout(NamedTuple):
+    """A tile's shape and where everything lies in its buffer; all that the kernels know of a problem."""
+
+    batch: int
+    groups: int
+    in_place: bool             # whether lines can be read where the input lies
+    row_step: int              # this and the next four as `pieces.tables` has them
+    whole: int
+    distance: int
+    places: np.ndarray
+    outer: np.ndarray
+    fill_size: int             # of a line of fill values
+    buffer_size: int
+    buffer_rows: int
+    out: np.ndarray            # output extents
+    tile: np.ndarray           # output extents of a tile
+    grid: np.ndarray           # tiles per axis
+    stride: np.ndarray
+    steps: np.ndarray          # 1: padded positions between rows in the buffer; this is for `im2col_rows_kernel`
+    reach: np.ndarray          # spans of the window, per axis
+    image_stride: int          # of no meaning in tiles of one image
+    strides: np.ndarray        # elements between rows of the buffer, per axis
+    phases: np.ndarray         # of the last axis, one behind the other in a row of the buffer
+    width: int                 # positions of a phase
+    apart: int                 # padded positions between those of a phase
+    taps: np.ndarray           # elements to each tap of a row
+    low: int                   # padding before the rows of the input
+    size: int                  # of a row of the input
+
+
+@lru_cache(maxsize=256)
+def _lay_out(problem: ConvProblem) -> FilterLayout:
+    p, choice = problem, _choose(problem)
+    rank, lanes, width, phases = p.rank, simd.lanes(real_dtype(p)), choice.extents[-1], choice.phases
+    apart = p.stride[-1] // choice.step
+    strides = [len(phases) * width * product(choice.extents[a + 1:-1]) for a in range(rank - 1)]
+    position, phase = np.divmod(np.arange(p.kernel[-1]) * p.dilation[-1], apart)
+    taps = np.searchsorted(phases, phase) * width + position
+    slack = choice.step * (len(choice.columns) + 1) * lanes            # read by register tiles beside what is wanted
+    vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
+    return FilterLayout(
+        **tables(p), batch=p.N, groups=p.groups, in_place=choice.in_place,
+        fill_size=int(taps.max()) + slack, buffer_size=len(phases) * product(choice.extents) + slack,
+        buffer_rows=product(choice.extents[:-1]), out=vec(p.out), tile=vec(choice.tile),
+        grid=vec(list(map(ceil_div, p.out, choice.tile))), stride=vec(p.stride), steps=vec([1] * rank),
+        reach=vec(list(map(span, p.kernel, p.dilation))), image_stride=0, strides=vec([*strides, 1]),
+        phases=vec(phases), width=width, apart=apart,
+        taps=taps, low=p.padding[-1][0], size=p.size[-1])
+
+
+@lru_cache(maxsize=256)
+def bind(problem: ConvProblem) -> Callable:
+    """All tables of a problem; see `launch`."""
+    choice, layout, maps, unbiased = _choose(problem), _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
+    kernel, threads = settled(direct_filter_kernel), min(problem.threads, choice.items)
+
+    def start(x, prepared, bias, out):
+        biases = unbiased if bias is None else bias_vector(problem, bias)
+        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, (0,) * choice.step, threads)
+
+    return start
+
+
+# ------------------------------------------------------------------------------------------------- The kernels
 
 share_start_ = compiled(share_start)
 ceil_div_ = compiled(ceil_div)
 
 
 @inner_kernel
-def direct_inside_kernel(layout, source, origin, extent, wanted, height):
-    """(begin, end, reach) of a tile's columns whose windows lie in the input, if its rows do and it is in C order.
+def direct_masks_kernel(layout, masks, lanes, step, first, width):
+    """Which lanes of a row's vectors lie in the input: bits [taps, vectors, step]. Returns which vectors do wholly.
 
-    Register tiles of `height` rows read more than they need: they stay within `reach` elements from the tile's first
-    input position. Equal numbers: no column.
+    `first` is the position in the input under the tile's first output and tap.
     """
-    last = layout.tile.size - 1
-    lanes = lanes_of(source.flat)
-    begin = ceil_div_(max(layout.low[last] - origin[last], 0), lanes) * lanes
-    end = extent[last]
-    over = origin[last] - layout.low[last] + wanted[last] - layout.size[last]       # positions behind the input's last
-    if over > 0:
-        end = begin + (end - over - begin) // lanes * lanes
-    reach = begin + ceil_div_(max(end - begin, 0), lanes) * lanes + wanted[last] - extent[last]
-    step = 1
-    for b in range(last + 1):
-        a = last - b
-        first = origin[a] - layout.low[a]
-        if source.strides[3 + a] != step or a < last and (first < 0 or first + wanted[a] > layout.size[a]):
-            return 0, 0, 0
-        if a < last:
-            rows = extent[a]
-            if a == last - 1:
-                rows = ceil_div_(ceil_div_(rows, layout.row_step), height) * height * layout.row_step
-            reach += (wanted[a] - extent[a] + rows - 1) * step
-        step *= layout.size[a]
-    return begin, max(end, begin), reach
+    vectors, taps = ceil_div_(width, lanes), layout.taps
+    for s in range(taps.size):
+        for v in range(vectors * step):
+            at, bits = first + taps[s] + v // step * step * lanes + v % step * (lanes - 1), 0
+            for i in range(max(-at, 0), min(layout.size - at, lanes)):
+                bits |= 1 << i
+            masks[s * vectors * step + v] = bits
+    begin = min(max(ceil_div_(-first, step * lanes), 0), vectors)
+    end = (layout.size - first - taps[taps.size - 1] + step - 1) // (step * lanes)
+    return begin, max(min(end, vectors), begin)
 
 
 @inner_kernel
-def direct_filter_columns_kernel(layout, x, x_base, strides, planes, weight, w, start, target, y_base, extent, begin,
-                                 end, sums, rows, columns):
-    """The columns of a tile from `begin` to `end`, whose input lies in `x` by `strides` from `x_base` on."""
+def direct_sum_kernel(layout, out, o, ldo, count, width, start, x, p, fill, lines, n, weight, w, masks, begin, end,
+                      rows, columns, step):
+    """`filter_rows` with what a layout knows of the window."""
     stay_a_function()                                   # the register tiles are long: once is enough
-    last = layout.tile.size - 1
-    M = len(rows)
-    step, ldo, ldx = target.strides[3 + last], target.strides[2 + last] * layout.row_step, strides[last - 1]
-    segments = layout.row_step
-    for a in range(last - 1):
-        segments *= extent[a]
-    for segment in range(segments):
-        at, to = direct_row_kernel(layout, segment // layout.row_step, last - 1, extent, strides, target.strides[3:])
-        first = segment % layout.row_step
-        at += x_base + first * ldx + begin
-        to += y_base + first * target.strides[2 + last] + begin * step
-        count = ceil_div_(extent[last - 1] - first, layout.row_step)
-        for row in range(0, count, M):
-            height, width = min(M, count - row), end - begin
-            where, place, ld = target.flat, to + row * ldo, ldo
-            if step != 1:
-                where, place, ld = sums, 0, width
-            filter_rows(where, place, ld, height, width, start, x, at + row * layout.row_step * ldx,
-                        layout.row_step * ldx, planes, layout.offsets, weight, w, rows, columns)
-            if step != 1:
-                for i in range(height):
-                    direct_scatter_kernel(sums, i * width, width, target.flat, to + (row + i) * ldo, step)
+    filter_rows(out, o, ldo, count, width, start, x, p, fill, lines, n, layout.places, layout.whole, layout.distance,
+                layout.taps, weight, w, masks, begin, end, rows, columns, step)
 
 
 @owning_kernel
-def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
-    """One thread's share of the tiles where a group has one output channel: a register tile has M output rows.
+def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads, thread):
+    """One thread's share of the tiles.
 
-    What needs no padding is read where it lies, the rest gathered. Shapes as in `direct_channel_share_kernel`; weight
-    [groups, taps].
+    Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     last = rank - 1
+    lanes = lanes_of(source.flat)
     images = layout.batch * layout.groups
     items = images
     for a in range(rank):
         items *= layout.grid[a]
-    buffer = np.zeros(layout.buffer_size, source.flat.dtype)
-    sums = np.empty(len(rows) * layout.tile[last], source.flat.dtype)
-    origin, extent, wanted = np.empty(rank, np.int64), np.empty(rank, np.int64), np.empty(rank, np.int64)
+    in_place = layout.in_place and source.strides[3 + last] == 1
+    apart = target.strides[3 + last]                    # of neighbours in the output
+    segments, steps = piece_steps_kernel(layout, len(rows))
+    lines = np.empty(segments * steps * layout.places.size, np.int64)
+    masks = np.empty(layout.taps.size * ceil_div_(layout.tile[last], lanes) * len(step), np.int64)
+    fill = np.empty(layout.fill_size, source.flat.dtype)
+    for i in range(fill.size):
+        fill[i] = maps.fill[0]
+    buffer = np.zeros(0 if in_place else layout.buffer_size, source.flat.dtype)
+    sums = np.empty(0 if apart == 1 else layout.tile[last - 1] * layout.tile[last], source.flat.dtype)
+    places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
+    origin, extent = places[1:], extents[1:]
     row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
-    tile, tile_rows, x_tile, y_tile, first, behind, reach = -1, 0, 0, 0, 0, 0, 0
+    tile, tile_rows, begin, end = -1, 0, 0, 0
     taps = weight.size // layout.groups
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
         n, g = item % images // layout.groups, item % layout.groups
         same = tile == item // images
         if not same:
             tile = item // images
-            direct_place_kernel(layout, tile, maps, origin, extent, wanted)
-            tile_rows = direct_rows_kernel(layout, row_targets, row_sources, source, maps, origin, wanted)
-            x_tile = y_tile = first = behind = reach = 0
-            for a in range(rank):
-                x_tile += (origin[a] - layout.low[a]) * source.strides[3 + a]
-                y_tile += origin[a] * target.strides[3 + a]
-            if layout.source_planes.size > 0:
-                first, behind, reach = direct_inside_kernel(layout, source, origin, extent, wanted, len(rows))
-        start = bias[g % bias.size]
-        x_base = n * source.strides[0] + g * layout.channels * source.strides[1]
-        y_base = n * target.strides[0] + g * target.strides[1] + y_tile
-        begin = end = 0                                 # columns that are read in place
-        if first < behind and x_base + x_tile + reach <= source.flat.size:
-            begin, end = first, behind
-            direct_filter_columns_kernel(layout, source.flat, x_base + x_tile, source.strides[3:],
-                                         layout.source_planes, weight, g * taps, start, target, y_base, extent, begin,
-                                         end, sums, rows, columns)
-        for left, right in ((0, begin), (end, extent[last])):
-            if left < right:
-                direct_gather_kernel(layout, buffer, left, row_targets, row_sources, tile_rows, source, x_base, maps,
-                                     origin[last] + left, right - left + wanted[last] - extent[last], same)
-                direct_filter_columns_kernel(layout, buffer, 0, layout.strides, layout.planes, weight, g * taps, start,
-                                             target, y_base, extent, left, right, sums, rows, columns)
+            direct_place_kernel(layout, tile, origin, extent)
+            tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
+            segments = piece_lines_kernel(layout, lines, steps, row_sources if in_place else row_targets, extent)
+            begin, end = 0, ceil_div_(extent[last], lanes)
+            if in_place:
+                begin, end = direct_masks_kernel(layout, masks, lanes, len(step),
+                                                 origin[last] * len(step) - layout.low, extent[last])
+        x_base = n * source.strides[0] + g * source.strides[1]
+        y_base = n * target.strides[0] + g * target.strides[1]
+        for a in range(rank):
+            y_base += origin[a] * target.strides[3 + a]
+        x, at = source.flat, x_base + origin[last] * len(step) - layout.low
+        if not in_place:
+            x, at = buffer, 0
+            count = layout.width - (layout.tile[last] - extent[last]) * len(step)
+            for phase in range(layout.phases.size):
+                gather_rows(buffer, phase * layout.width, row_targets, tile_rows, count, source.flat, x_base,
+                            row_sources, source.strides[3 + last], maps, 0,
+                            origin[last] * layout.stride[last] + layout.phases[phase], layout.apart, same)
+        width = extent[last]
+        for segment in range(segments):
+            to, ldo, height = piece_target_kernel(layout, segment, extent, target.strides[3:])
+            to += y_base
+            where, place, ld = target.flat, to, ldo
+            if apart != 1:
+                where, place, ld = sums, 0, width
+            direct_sum_kernel(layout, where, place, ld, height, width, bias[g % bias.size], x, at, fill, lines,
+                              segment * steps * layout.places.size, weight, g * taps, masks, begin, end, rows, columns,
+                              step)
+            if apart != 1:
+                for i in range(height):
+                    direct_scatter_kernel(sums, i * width, width, target.flat, to + i * ldo, apart)
 
 
 @parallel_kernel
-def direct_filter_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
+def direct_filter_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads):
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
-        direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
+        direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads,
                                    np.int64(thread))

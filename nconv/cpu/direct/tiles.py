@@ -66,8 +66,8 @@ def direct_gather_kernel(layout, buffer, at, targets, sources, rows, source, x_b
 
 
 @inner_kernel
-def direct_place_kernel(layout, tile, maps, origin, extent, wanted):
-    """Set a tile's first output position, extents and buffer positions."""
+def direct_place_kernel(layout, tile, origin, extent):
+    """Set a tile's first output position and extents."""
     rank = layout.tile.size
     rest = tile
     for b in range(rank):
@@ -75,6 +75,12 @@ def direct_place_kernel(layout, tile, maps, origin, extent, wanted):
         origin[a] = rest % layout.grid[a] * layout.tile[a]
         rest //= layout.grid[a]
         extent[a] = min(layout.tile[a], layout.out[a] - origin[a])
+
+
+@inner_kernel
+def direct_wanted_kernel(layout, maps, extent, wanted):
+    """Set the positions within a phase that a tile reads, per axis."""
+    for a in range(layout.tile.size):
         reach = maps.start[a + 1] - maps.start[a] - (layout.out[a] - extent[a]) * layout.stride[a]
         wanted[a] = ceil_div_(reach, layout.stride[a])
 

@@ -36,23 +36,20 @@ def im2col_rows_kernel(layout, targets, sources, source, maps, origin, extent):
     `origin` and `extent` are the tile's first output position and number of them, images first.
     """
     last = layout.stride.size - 1
+    for image in range(extent[0]):
+        targets[image], sources[image] = image * layout.image_stride, image * source.strides[0]
     rows = extent[0]
-    for a in range(last):
-        rows *= (extent[1 + a] - 1) * layout.stride[a] // layout.steps[a] + layout.reach[a]
-    for row in range(rows):
-        rest = row
-        targets[row] = 0
-        sources[row] = 0
-        for b in range(last):
-            a = last - 1 - b
-            height = (extent[1 + a] - 1) * layout.stride[a] // layout.steps[a] + layout.reach[a]
-            j = maps.index[maps.start[a] + origin[1 + a] * layout.stride[a] + rest % height * layout.steps[a]]
-            targets[row] += rest % height * layout.strides[a]
-            rest //= height
-            sources[row] = FILL if sources[row] == FILL or j == FILL else sources[row] + j * source.strides[3 + a]
-        targets[row] += rest * layout.image_stride
-        if sources[row] != FILL:
-            sources[row] += rest * source.strides[0]
+    for a in range(last):                               # each row so far becomes as many as this axis has
+        height = (extent[1 + a] - 1) * layout.stride[a] // layout.steps[a] + layout.reach[a]
+        place = maps.start[a] + origin[1 + a] * layout.stride[a]
+        for b in range(rows):
+            row = rows - 1 - b
+            target, from_ = targets[row], sources[row]
+            for h in range(height):
+                j = maps.index[place + h * layout.steps[a]]
+                targets[row * height + h] = target + h * layout.strides[a]
+                sources[row * height + h] = FILL if from_ == FILL or j == FILL else from_ + j * source.strides[3 + a]
+        rows *= height
     return rows
 
 
