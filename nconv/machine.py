@@ -22,7 +22,7 @@ from . import store
 from .geometry import product
 from .problem import ConvProblem
 
-_FORMAT = 3                    # of the file: 1 and 2 had rates of other models
+_FORMAT = 4                    # of the file: those before had rates of other models
 
 WORTH_THE_LONG_WAY = 1 << 20
 """Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
@@ -106,8 +106,9 @@ _RATES = {
     "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-9),
     "direct.gathered": (3.58e-11, 1.97e-11), "direct.gathered_apart": (3.58e-11, 3.21e-12),
     "direct.weights": (2.47e-9, 4.56e-9),
-    "depthwise.products": (1.1, 1.1), "depthwise.loaded": (1e-10, 1e-10), "depthwise.lines": (2e-9, 2e-9),
-    "depthwise.squares": (1e-8, 2e-8), "depthwise.tiles": (2e-7, 2e-7), "depthwise.weights": (5e-10, 5e-10),
+    "depthwise.products": (0.57, 0.72), "depthwise.loaded": (1.05e-10, 1.25e-10), "depthwise.lines": (2.5e-9, 2.5e-9),
+    "depthwise.squares": (2e-9, 1.37e-8), "depthwise.tiles": (2e-7, 2.7e-7), "depthwise.rows": (5.6e-9, 1.5e-8),
+    "depthwise.weights": (5e-10, 6e-10),
     "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-8),
     "im2col.rows": (1.36e-9, 9.27e-9), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-9),
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
@@ -126,8 +127,9 @@ _RATES = {
 Of processors without AVX-512 and with it. Seconds; but of `products`, `points` and `kernels` the algorithms count the
 seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft`
 by least squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn
-problems have too few: by larger layers; and for `depthwise`: near those that serve the choice best. Without AVX-512
-the latter are guesses after the others, never measured.
+problems have too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s and those of direct sums of one
+channel (`filters`, `edges`, `loaded`, `picked`) are by drawn problems of their kind, on the latter core both, once held
+to vectors of 32 bytes.
 """
 
 

@@ -265,6 +265,13 @@ def real_dtype(problem: ConvProblem) -> np.dtype:
     return problem.real
 
 
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Memory of so many elements at the beginning of a line of the cache, so that no vector lies in two."""
+    memory = np.empty(size + 64 // dtype.itemsize, dtype)
+    first = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[first:first + size]
+
+
 def bias_vector(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     """The bias as real numbers, the parts side by side; one zero an element stands for none."""
     return np.zeros(parts(problem), real_dtype(problem)) if bias is None else np.ascontiguousarray(bias).view(

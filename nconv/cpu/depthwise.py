@@ -19,7 +19,7 @@ from ..geometry import ceil_div, product, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import borrow, parts, real_dtype
+from .arrays import Operand, aligned, borrow, parts, real_dtype
 from .direct.tiles import direct_place_kernel
 from .gather import flat_maps, inner_range
 from .im2col.gathering import im2col_rows_kernel
@@ -60,15 +60,17 @@ def cost(problem: ConvProblem, machine) -> float:
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """Multiplications, vectors loaded, lines of pieces, squares turned, tiles, and the weight's packing."""
-    p, choice = problem, _choose(problem)
+    p = plane(problem)
+    choice = _choose(p)
     threads, lanes = min(p.threads, choice.items), choice.lanes
     items, width, V = choice.items / threads, choice.tile[-1], len(choice.columns)
     planes = items * steps(p, choice.tile) * product(p.kernel[:-2])
     lines, taps = planes * len(pieces(p).rows), planes * sum(rows for _, rows in pieces(p).rows) * p.kernel[-1]
-    squares = 0 if p.channels_last else items * (
-        product(choice.extents[:-1]) * ceil_div(choice.extents[-1], lanes) + ceil_div(product(choice.tile), lanes))
+    rows = 0 if p.channels_last else items * product(choice.extents[:-1])
+    across = ceil_div(min(choice.extents[-1], p.size[-1]), lanes)
+    squares = 0 if p.channels_last else rows * across + items * ceil_div(product(choice.tile), lanes)
     size = choice.blocks * lanes * p.taps * real_dtype(p).itemsize
-    return {"call": 1, "start": threads > 1, "depthwise.squares": squares,
+    return {"call": 1, "start": threads > 1, "depthwise.squares": squares, "depthwise.rows": rows,
             "depthwise.products": 2 * taps * width * lanes / machine.flops(p.engine),
             "depthwise.loaded": lines * p.kernel[-1] * (width + ceil_div(width, V) * pieces(p).height),
             "depthwise.lines": lines * ceil_div(width, V), "depthwise.tiles": items,
@@ -78,7 +80,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile: its turned input and its sums."""
-    choice = _choose(problem)
+    choice = _choose(plane(problem))
     elements = choice.blocks * problem.taps + problem.threads * (choice.turned + product(choice.tile[-2:]))
     return elements * choice.lanes * real_dtype(problem).itemsize
 
@@ -86,6 +88,20 @@ def workspace(problem: ConvProblem, machine) -> int:
 def error(problem: ConvProblem) -> float:
     """The same sums in the same order as the direct method's."""
     return 1.0
+
+
+@lru_cache(maxsize=1024)
+def plane(problem: ConvProblem) -> ConvProblem:
+    """A problem of one axis as one of two, of which the first is a single row, as `pieces` wants them."""
+    p = problem
+    return p if p.rank > 1 else p.replace(
+        size=(1, *p.size), kernel=(1, *p.kernel), stride=(1, *p.stride), dilation=(1, *p.dilation),
+        padding=((0, 0), *p.padding), boundary=(p.boundary[0], *p.boundary), upsample=(1, *p.upsample))
+
+
+def _with_rows(memory: Operand) -> Operand:
+    """An operand of `plane`'s problem."""
+    return Operand(memory.flat, np.concatenate((memory.strides[:3], [0], memory.strides[3:])))
 
 
 class _Choice(NamedTuple):
@@ -170,18 +186,23 @@ def _channels(problem: ConvProblem) -> np.ndarray:
 @kept
 def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """The weight as [blocks, taps, lanes], flat."""
-    windows = weight.reshape(problem.groups, -1)[_channels(problem)]
-    return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(-1)
+    windows = weight.reshape(problem.groups, -1)[_channels(plane(problem))]
+    packed = aligned(windows.size, windows.dtype)
+    packed.reshape(windows.shape[0], -1, windows.shape[1])[...] = windows.transpose(0, 2, 1)
+    return packed
 
 
 @lru_cache(maxsize=256)
 def bind(problem: ConvProblem) -> Callable:
     """All tables of a problem; see `launch`."""
-    choice, layout, maps, channels = _choose(problem), _lay_out(problem), flat_maps(problem), _channels(problem)
+    p = plane(problem)
+    choice, layout, maps, channels = _choose(p), _lay_out(p), flat_maps(p), _channels(p)
     kernel, threads = settled(depthwise_kernel), min(problem.threads, choice.items)
     unbiased = np.zeros(channels.size, problem.engine)
 
     def start(x, prepared, bias, out):
+        if problem.rank == 1:
+            x, out = _with_rows(x), _with_rows(out)
         biases = unbiased if bias is None else bias[channels].reshape(-1)
         kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
 
