@@ -259,6 +259,11 @@ def warmup(dtypes: tuple[str, ...]) -> None:
         spec = nconv.ArraySpec(weight.shape, weight.dtype)
         if any(c.name == method and not c.refused for c in nconv.plan(nconv.conv2d, x, spec, groups=groups).candidates):
             nconv.conv2d(x, weight, groups=groups, method=method)
+    windows = [(method, dtype, k, stride) for method in ("direct", "depthwise") for dtype in dtypes
+               for k, stride in ((5, 1), (7, 1), (3, 2))]
+    for method, dtype, k, stride in track(windows, "compiling windows"):
+        nconv.conv2d(np.zeros((1, 64, 56, 56), dtype), np.zeros((64, 1, k, k), dtype), groups=64, stride=stride,
+                     method=method)
     for dtype, size in track([(dtype, size) for dtype in dtypes for size in (8, 256)], "compiling filters"):
         image = np.zeros((size, size), dtype)
         nconv.convolve(image, np.ones((5, 5), dtype), method="separable")

@@ -111,18 +111,40 @@ def test_windows_of_more_taps_than_one_chunk(name):
 @pytest.mark.parametrize("case", [name for name in CASES if not depthwise.why_not(CASES[name])])
 def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
     """Several tiles a map, the last of which are smaller."""
-    monkeypatch.setattr(depthwise, "_TURNED_BYTES", 3000)
+    monkeypatch.setattr(depthwise, "_TILE_BYTES", 6000)
     problem = CASES[case]
     problem = problem.replace(size=tuple(n + 11 for n in problem.size), threads=threads, has_bias=True)
     caches = depthwise._choose, depthwise._channels, depthwise.bind
     try:
         for cache in caches:
             cache.cache_clear()
-        assert depthwise._choose(problem).items >= 2 * depthwise._choose(problem).blocks * problem.N
+        choice = depthwise._choose(depthwise.plane(problem))
+        assert choice.items >= 2 * choice.blocks * problem.N
         check(depthwise, problem, *operands(problem))
     finally:
         for cache in caches:
             cache.cache_clear()
+
+
+_PIECES = [((1, 4), 1, 1), ((2, 3), 1, 2), ((5, 1), 2, 1), ((6, 3), 1, 1), ((7, 5), 2, 1), ((8, 2), 3, 2), ((11, 3), 2, 3)]
+
+
+@pytest.mark.parametrize("boundary", ["constant", "reflect"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("kernel, stride, dilation", _PIECES)
+@pytest.mark.parametrize("name", ["direct", "depthwise"])
+def test_windows_in_pieces(name, kernel, stride, dilation, dtype, boundary):
+    """Every height of a piece; lines that end around a vector's end, and lie beside the input for several vectors."""
+    groups = 1 if name == "direct" else 17
+    for width, padding in ((15, 1), (33, 3), (48, 5), (61, 29), (5, 4)):
+        size = (kernel[0] * dilation + 3, width)
+        problem = ConvProblem(N=2, C=1, K=1, groups=groups, size=size, kernel=kernel, stride=(stride,) * 2,
+                              dilation=(dilation,) * 2, padding=((2, 1), (padding, min(padding + 2, width - 1))),
+                              dtype=np.dtype(dtype), boundary=("reflect", boundary), has_bias=True,
+                              fill=3.0 if boundary == "constant" else 0.0)
+        x, weight, bias = operands(problem)
+        for layout in (x, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
+            check(ALGORITHMS[name], problem, layout, weight, bias)
 
 
 _NARROW = """

@@ -2,10 +2,11 @@
 
 Each has M rows and V vectors of columns. `multiply_tile`: rows are output channels, columns positions.
 `multiply_patches`: rows are positions, columns output channels; `multiply_rows`: the same of a matrix in memory, with a
-bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel, columns positions, so that a
-vector of the input serves all rows whose windows hold it. `filter_line`: one row of one channel, in which a vector of
-the input serves several taps. `filter_lanes`: rows are positions, and each lane is another channel. Tuples whose
-lengths are M and V say how large a tile is: types reach the compiler, values do not.
+bound on how far roundings pile up. `filter_rows`: rows are output rows of one channel, which grow together from the
+first to the last, columns positions, so that a vector of the input serves all rows whose windows hold it.
+`filter_lanes`: the same with another channel in each lane. `filter_line`: one row of one channel, in which a vector of
+the input serves several taps. Tuples whose lengths are M, or A, and V say how large a tile is: types reach the
+compiler, values do not.
 """
 
 from llvmlite import ir
