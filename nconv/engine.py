@@ -13,7 +13,7 @@ from . import registry, shortcuts
 from .choice import Decision, decide, decide_call, decide_for, depends_on_weight, is_outer
 from .geometry import product
 from .lowering import Call, Route, check_out
-from .phases import phases
+from .phases import at_once, phases
 from .problem import ConvProblem
 
 
@@ -182,23 +182,25 @@ def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
     parts = phases(problem)
     if parts[0].problem == problem:
         algorithm.run(problem, prepared[0], x, bias, result)
-        return
-    for part, packed in zip(parts, prepared, strict=True):
-        if part.problem is None:
-            result[part.blocks[0].places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
-        elif len(part.blocks) == 1:
+    elif at_once(parts):
+        _run_at_once(arrays, algorithm, problem, prepared, x, bias, result)
+    else:
+        for part, packed in zip(parts, prepared, strict=True):
             places = part.blocks[0].places
+            if part.problem is None:
+                result[places] = 0 if bias is None else bias.reshape(-1, *(1,) * problem.rank)
+                continue
             with arrays.part_target(part.problem, result, places) as y:
                 algorithm.run(part.problem, packed, x, bias, y)
                 result[places] = y
-        else:
-            _run_together(arrays, algorithm, problem, part, packed, x, bias, result)
 
 
-def _run_together(arrays, algorithm, problem, phase, packed, x, bias, result) -> None:
-    """Run a phase of several blocks and bring each to its places."""
+def _run_at_once(arrays, algorithm, problem, prepared, x, bias, result) -> None:
+    """Run all phases, one behind the other in memory, and bring the blocks of all to their places."""
+    parts = phases(problem)
     if bias is not None:
-        bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(phase.blocks), 1).reshape(-1)
-    with arrays.part_target(phase.problem, result, ()) as y:
-        algorithm.run(phase.problem, packed, x, bias, y)
+        bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(parts[0].blocks), 1).reshape(-1)
+    with arrays.part_target(parts[0].problem, result, (), len(parts)) as y:
+        for n, (part, packed) in enumerate(zip(parts, prepared, strict=True)):
+            algorithm.run(part.problem, packed, x, bias, y[n * problem.N:(n + 1) * problem.N])
         arrays.place_blocks(problem, y, result)

@@ -3,6 +3,7 @@
 Output o of such an axis sees the taps r with (o + r dilation - low) divisible by `upsample` u: the outputs with the
 same remainder modulo u share their taps, and over them the convolution is an ordinary one. So a transposed convolution
 multiplies no zero. Phases whose windows are equally large are computed at once, as output channels of one convolution.
+All go to their places at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import product as every
 from math import gcd
 from typing import NamedTuple
 
-from .geometry import ceil_div, span
+from .geometry import ceil_div, product, span
 from .problem import ConvProblem
 
 
@@ -53,34 +54,39 @@ def phases(problem: ConvProblem) -> tuple[Phase, ...]:
             kernel, dilation, padding = zip(*(axis[2] for axis in choice), strict=True)
             part = problem.replace(kernel=kernel, dilation=dilation, padding=padding, upsample=())
         parts.append(Phase(part, (Block(taps, _EVERYTHING, places),)))
-    together = _together(problem, [phase.problem for phase in parts])
-    if together is None:
-        return tuple(parts)
-    blocks = [Block(taps, _EVERYTHING + tuple(
-        slice(low - before, low - before + n)
-        for (low, _), (before, _), n in zip(together.padding, part.padding, part.out, strict=True)), places)
-        for part, ((taps, _, places),) in parts if part is not None]
-    return (Phase(together, tuple(blocks)),)
+    return _placed_at_once(problem, parts) or tuple(parts)
 
 
-def _together(problem: ConvProblem, parts: list[ConvProblem | None]) -> ConvProblem | None:
-    """Parts with equally large windows as one problem with the output channels of all, where that wastes little.
+def at_once(parts: tuple[Phase, ...]) -> bool:
+    """Whether the blocks of all parts lie in outputs of one shape, from which they go to their places together."""
+    return len(parts[0].blocks[0].source) > len(_EVERYTHING)
 
-    One window's phases differ in where it begins: together they are computed from the first beginning to the last.
-    Kernels of a GPU write each part to its places and need no such problem.
+
+def _placed_at_once(problem: ConvProblem, parts: list[Phase]) -> tuple[Phase, ...] | None:
+    """The parts with outputs of one shape, where that wastes little: as one problem where their windows are equal.
+
+    They differ in where windows begin: all are computed from the first beginning to the last. One problem has the
+    output channels of all. Kernels of a GPU write each part to its places and need none of it.
     """
-    plain = [part for part in parts if part is not None]
-    first = plain[0] if plain else None
-    if first is None or len(plain) < len(parts) or problem.device != "cpu" or any(
-            part.kernel != first.kernel or part.dilation != first.dilation for part in plain):
+    plain = [part.problem for part in parts if part.problem is not None]
+    if len(plain) < max(len(parts), 2) or problem.device != "cpu":
         return None
-    padding = []
-    for a, n in enumerate(problem.size):
-        low = max(part.padding[a][0] for part in plain)
-        out = max(part.out[a] + low - part.padding[a][0] for part in plain)
-        padding.append((low, out + span(first.kernel[a], first.dilation[a]) - 1 - n - low))
-    together = first.replace(K=problem.K * len(plain), padding=tuple(padding))
-    return together if len(plain) * together.positions <= _WASTE * problem.positions else None
+    first, ranks = plain[0], range(problem.rank)
+    lows = [max(part.padding[a][0] for part in plain) for a in ranks]
+    out = [max(part.out[a] + lows[a] - part.padding[a][0] for part in plain) for a in ranks]
+    if len(plain) * product(out) > _WASTE * problem.positions:
+        return None
+    blocks, wider = [], []
+    for part, ((taps, _, places),) in zip(plain, (part.blocks for part in parts), strict=True):
+        begin = [low - before for low, (before, _) in zip(lows, part.padding, strict=True)]
+        run = tuple(slice(b, b + n) for b, n in zip(begin, part.out, strict=True))
+        blocks.append(Block(taps, _EVERYTHING + run, places))
+        wider.append(part.replace(padding=tuple(
+            (low, n + span(k, d) - 1 - size - low)
+            for low, n, k, d, size in zip(lows, out, part.kernel, part.dilation, problem.size, strict=True))))
+    if all(part.kernel == first.kernel and part.dilation == first.dilation for part in plain):
+        return (Phase(wider[0].replace(K=problem.K * len(plain)), tuple(blocks)),)
+    return tuple(Phase(part, (block,)) for part, block in zip(wider, blocks, strict=True))
 
 
 def _axis_phases(n, out, taps, dilation, padding, u):

@@ -126,7 +126,8 @@ def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
             cache.cache_clear()
 
 
-_PIECES = [((1, 4), 1, 1), ((2, 3), 1, 2), ((5, 1), 2, 1), ((6, 3), 1, 1), ((7, 5), 2, 1), ((8, 2), 3, 2), ((11, 3), 2, 3)]
+_PIECES = [((1, 4), 1, 1), ((2, 3), 1, 2), ((5, 1), 2, 1), ((6, 3), 1, 1), ((7, 5), 2, 1), ((8, 2), 3, 2),
+           ((11, 3), 2, 3)]
 
 
 @pytest.mark.parametrize("boundary", ["constant", "reflect"])

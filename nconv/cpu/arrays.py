@@ -85,17 +85,20 @@ _scratch = _Scratch()
 
 
 @contextmanager
-def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> Iterator[np.ndarray]:
-    """Where a part of the output is computed before it goes to its places: in memory that the thread keeps."""
-    size = product(problem.out_shape) * problem.engine.itemsize
+def part_target(problem: ConvProblem, result: np.ndarray, places: tuple, count: int = 1) -> Iterator[np.ndarray]:
+    """Where parts of the output are computed before they go to their places: in memory that the thread keeps.
+
+    The images of `count` parts of one shape follow each other.
+    """
+    size = count * product(problem.out_shape) * problem.engine.itemsize
     if size > _SCRATCH_BYTES or problem.channels_last:
-        yield allocate(problem)
+        yield allocate(problem if count == 1 else problem.replace(N=count * problem.N))
         return
     memory, _scratch.memory = _scratch.memory, _NOTHING     # a handler that interrupts this call takes its own
     if memory.nbytes < size:
         memory = np.empty(size, np.uint8)
     try:
-        yield memory[:size].view(problem.engine).reshape(problem.out_shape)
+        yield memory[:size].view(problem.engine).reshape(count * problem.N, *problem.out_shape[1:])
     finally:
         _scratch.memory = memory
 
@@ -115,7 +118,7 @@ def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndar
 
 
 def place_blocks(problem: ConvProblem, y: np.ndarray, result: np.ndarray) -> None:
-    """Bring each block of output channels from `y`, the output of a problem's only phase, to its places in `result`."""
+    """Bring each block of output channels from `y`, the outputs of a problem's phases, to its places in `result`."""
     source, target = operand(y), operand(result)
     channels = problem.groups * problem.K
     _settled(place_blocks_kernel, source.flat.dtype)(
@@ -404,7 +407,7 @@ class BlockRows(NamedTuple):
 
     targets: np.ndarray        # int64, (rows,): address in the channel
     sources: np.ndarray        # int64, (rows, blocks of the last axis): address beside the channel's in the first block
-    blocks: int                # of all axes
+    blocks: int                # in one phase
 
 
 @lru_cache(maxsize=64)
@@ -416,14 +419,15 @@ def _block_rows(problem: ConvProblem, *strides: tuple[int, ...]) -> BlockRows:
     for a, n in enumerate(outer):
         targets += (np.arange(n) * target[3 + a]).reshape([-1 if b == a else 1 for b in range(len(outer))])
     sources = np.zeros((*outer, min(problem.upsample[-1], problem.out[-1])), np.int64)
-    blocks = phases(problem)[0].blocks
-    for number, block in enumerate(blocks):
-        *lines, run = block.source[2:]
-        here = np.int64(number * problem.K * source[1] + run.start * source[-1])
-        for a, line in enumerate(lines):
-            here = np.add.outer(here, np.arange(line.start, line.stop) * source[3 + a])
-        sources[(*block.places[2:-1], block.places[-1].start)] = here
-    return BlockRows(targets.ravel(), sources.reshape(targets.size, -1), len(blocks))
+    parts_ = phases(problem)
+    for n, part in enumerate(parts_):
+        for number, block in enumerate(part.blocks):
+            *lines, run = block.source[2:]
+            here = np.int64(n * problem.N * source[0] + number * problem.K * source[1] + run.start * source[-1])
+            for a, line in enumerate(lines):
+                here = np.add.outer(here, np.arange(line.start, line.stop) * source[3 + a])
+            sources[(*block.places[2:-1], block.places[-1].start)] = here
+    return BlockRows(targets.ravel(), sources.reshape(targets.size, -1), len(parts_[0].blocks))
 
 
 @parallel_kernel
