@@ -96,19 +96,19 @@ _RATES = {
     "small.tiles_line": (3.31e-9, 5.99e-9), "small.elements": (3.66e-10, 9.98e-11),
     "small.elements_apart": (3.42e-10, 3.51e-10), "small.runs": (1.17e-9, 6e-9),
     "small.weights": (3.35e-9, 2.77e-9), "small.rows": (7.44e-10, 6.69e-11),
-    "direct.products_channels": (1.62, 1.33), "direct.products_filters": (0.6, 0.58),
+    "direct.products_channels": (1.62, 1.33), "direct.products_filters": (1.12, 1.12),
     "direct.products_single": (2.25, 1.9), "direct.products_line": (2.01, 1.08),
     "direct.lines_line": (7.09e-9, 6.83e-9), "direct.tiles_line": (2.18e-9, 1.92e-9),
-    "direct.lines_channels": (7.48e-9, 3.08e-9), "direct.lines_filters": (2.5e-9, 3.8e-9),
+    "direct.lines_channels": (7.48e-9, 3.08e-9), "direct.lines_filters": (2.1e-9, 3e-9),
     "direct.lines_single": (3.46e-9, 2.44e-9), "direct.tiles_channels": (1.18e-10, 1.04e-10),
-    "direct.tiles_filters": (9.7e-8, 9.6e-8), "direct.tiles_single": (1.17e-8, 1.05e-9),
-    "direct.edges": (2e-10, 1.5e-10), "direct.loaded": (1.5e-10, 2.8e-10), "direct.picked": (9.8e-10, 9.7e-10),
+    "direct.tiles_filters": (9.8e-8, 9e-8), "direct.tiles_single": (1.17e-8, 1.05e-9),
+    "direct.edges": (1.1e-10, 3e-11), "direct.parted": (2.5e-10, 6.2e-10), "direct.picked": (9.7e-10, 9.4e-10),
     "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-9),
     "direct.gathered": (3.58e-11, 1.97e-11), "direct.gathered_apart": (3.58e-11, 3.21e-12),
     "direct.weights": (2.47e-9, 4.56e-9),
-    "depthwise.products": (0.57, 0.72), "depthwise.loaded": (1.05e-10, 1.25e-10), "depthwise.lines": (2.5e-9, 2.5e-9),
-    "depthwise.squares": (2e-9, 1.37e-8), "depthwise.tiles": (2e-7, 2.7e-7), "depthwise.rows": (5.6e-9, 1.5e-8),
-    "depthwise.weights": (5e-10, 6e-10),
+    "depthwise.products": (1.12, 1.12), "depthwise.loaded": (1.6e-11, 1e-11), "depthwise.lines": (2.4e-9, 5e-10),
+    "depthwise.squares": (1.9e-9, 1.1e-8), "depthwise.tiles": (2e-7, 2.6e-7), "depthwise.rows": (3.8e-9, 2.4e-8),
+    "depthwise.weights": (5e-10, 9e-10),
     "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-8),
     "im2col.rows": (1.36e-9, 9.27e-9), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-9),
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
@@ -128,7 +128,7 @@ Of processors without AVX-512 and with it. Seconds; but of `products`, `points` 
 seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft`
 by least squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn
 problems have too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s and those of direct sums of one
-channel (`filters`, `edges`, `loaded`, `picked`) are by drawn problems of their kind, on the latter core both, once held
+channel (`filters`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once held
 to vectors of 32 bytes.
 """
 

@@ -75,7 +75,7 @@ def products(problem: ConvProblem, machine) -> float:
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """Multiplications, vectors loaded, those that may lie beside the input, lines, tiles, and what is gathered."""
+    """Multiplications, vectors of which every other element is taken, those that may lie beside the input, lines, tiles, and what is gathered."""
     p, choice = problem, _choose(problem)
     lanes, threads = simd.lanes(real_dtype(p)), min(p.threads, choice.items)
     vectors, V = ceil_div(choice.tile[-1], lanes), len(choice.columns)
@@ -88,7 +88,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
              if choice.step == p.stride[-1] else {"direct.picked": gathered})
     return {"call": 1, "start": threads > 1, **moved,
             "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
-            "direct.loaded": lines * p.kernel[-1] * vectors * (2 * choice.step - 1),
+            "direct.parted": lines * p.kernel[-1] * vectors if choice.step > 1 else 0,
             "direct.lines_filters": lines * ceil_div(vectors, V),
             "direct.edges": lines * p.kernel[-1] * edges, "direct.tiles_filters": items,
             "byte": machine.traffic(p) / threads}
