@@ -119,7 +119,7 @@ _RATES = {
     "fft_tiles.tiles": (8.2e-8, 3.6e-8), "fft_tiles.gathered": (6.5e-11, 5.2e-11), "fft_tiles.rows": (5.2e-9, 1.1e-8),
     "fft_tiles.transformed": (1.7e-11, 1.5e-11), "fft_tiles.weights": (6e-10, 5.5e-10),
     "fft.points": (4.73, 4.32), "fft.blocks": (2.8e-7, 3.27e-7), "fft.rows": (4.31e-8, 2.4e-8),
-    "fft.products": (1.0, 2.2), "fft.kernels": (3.45, 7.66), "fft.weights": (2.1e-8, 2.59e-8),
+    "fft.products": (1.0, 2.2), "fft.kernels": (3.45, 6), "fft.weights": (2.1e-8, 1.2e-8),
     "separable.products": (3.7, 0.783), "separable.gathered": (1.42e-10, 4.17e-10),
 }
 """What a public call takes that prepares a small weight, and one piece of an algorithm's work as its `counts` names it.

@@ -75,7 +75,7 @@ def products(problem: ConvProblem, machine) -> float:
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
-    """Multiplications, vectors of which every other element is taken, those that may lie beside the input, lines, tiles, and what is gathered."""
+    """Multiplications, vectors that are parted or may lie beside the input, lines, tiles, and what is gathered."""
     p, choice = problem, _choose(problem)
     lanes, threads = simd.lanes(real_dtype(p)), min(p.threads, choice.items)
     vectors, V = ceil_div(choice.tile[-1], lanes), len(choice.columns)
