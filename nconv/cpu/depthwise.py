@@ -26,7 +26,7 @@ from .im2col.gathering import im2col_rows_kernel
 from .kept import compared, kept, share_of_new
 from .launch import entries
 from .micro import filter_lanes
-from .pieces import piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
+from .pieces import lines, piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
 from .simd import copy_first, lanes_of, splat, transpose_square, vload, vstore
 from .tiles import filter_tile, share_tiles, shrink
 
@@ -64,25 +64,25 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     choice = _choose(p)
     threads, lanes = min(p.threads, choice.items), choice.lanes
     items, width, V = choice.items / threads, choice.tile[-1], len(choice.columns)
-    planes = items * steps(p, choice.tile) * product(p.kernel[:-2])
-    lines, taps = planes * len(pieces(p).rows), planes * sum(rows for _, rows in pieces(p).rows) * p.kernel[-1]
+    turns, taps = items * lines(p, choice.tile), items * steps(p, choice.tile) * p.taps
     rows = 0 if p.channels_last else items * product(choice.extents[:-1])
     across = ceil_div(min(choice.extents[-1], p.size[-1]), lanes)
     squares = 0 if p.channels_last else rows * across + items * ceil_div(product(choice.tile), lanes)
     size = choice.blocks * lanes * p.taps * real_dtype(p).itemsize
     return {"call": 1, "start": threads > 1, "depthwise.squares": squares, "depthwise.rows": rows,
             "depthwise.products": 2 * taps * width * lanes / machine.flops(p.engine),
-            "depthwise.loaded": lines * p.kernel[-1] * (width + ceil_div(width, V) * pieces(p).height),
-            "depthwise.lines": lines * ceil_div(width, V), "depthwise.tiles": items,
+            "depthwise.loaded": turns * p.kernel[-1] * (width + ceil_div(width, V) * pieces(p).height),
+            "depthwise.lines": turns * ceil_div(width, V), "depthwise.tiles": items,
             "depthwise.weights": share_of_new(p, size) * product(p.weight_shape),
             "byte": machine.traffic(p) / threads + compared(p, size, machine)}
 
 
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile: its turned input and its sums."""
-    choice = _choose(plane(problem))
-    elements = choice.blocks * problem.taps + problem.threads * (choice.turned + product(choice.tile[-2:]))
-    return elements * choice.lanes * real_dtype(problem).itemsize
+    p = plane(problem)
+    choice = _choose(p)
+    elements = choice.blocks * p.taps + p.threads * (choice.turned + product(choice.tile[-2:]))
+    return elements * choice.lanes * real_dtype(p).itemsize + 8 * p.threads * lines(p, choice.tile)
 
 
 def error(problem: ConvProblem) -> float:
@@ -129,8 +129,8 @@ def _choose(problem: ConvProblem) -> _Choice:
 
     def small(tile):
         items = p.N * blocks * product(map(ceil_div, p.out, tile))
-        held = product(extents(tile)) + product(tile[-2:])
-        return product(tile) <= lanes or (items >= p.threads and held * lanes * itemsize <= _TILE_BYTES)
+        held = (product(extents(tile)) + product(tile[-2:])) * lanes * itemsize
+        return product(tile) <= lanes or (items >= p.threads and max(held, 8 * lines(p, tile)) <= _TILE_BYTES)
 
     tile = shrink(p.out, tuple(r / s for r, s in zip(reach, p.stride, strict=True)), small)
     tile = share_tiles(p, p.out, tile, p.N * blocks)
@@ -141,38 +141,35 @@ def _choose(problem: ConvProblem) -> _Choice:
 class LaneLayout(NamedTuple):
     """A tile's shape and where everything lies in its buffers; all that the kernels know of a problem."""
 
-    batch: int
-    blocks: int                # of as many channels as a vector has lanes
-    channels: int
-    row_step: int              # this and the next four as `pieces.tables` has them
+    row_step: int              # this and the next thirteen as `pieces.tables` has them
     whole: int
     distance: int
     places: np.ndarray
     outer: np.ndarray
+    batch: int
+    out: np.ndarray
+    tile: np.ndarray
+    grid: np.ndarray
+    stride: np.ndarray
+    reach: np.ndarray
+    low: int
+    steps: np.ndarray
+    image_stride: int
+    blocks: int                # of as many channels as a vector has lanes
+    channels: int
     turned: int                # elements of the turned input
     buffer_rows: int           # of the padded input under a full tile
-    out: np.ndarray            # output extents
-    tile: np.ndarray           # output extents of a tile
-    grid: np.ndarray           # tiles per axis
-    stride: np.ndarray
-    steps: np.ndarray          # 1: padded positions between neighbours in the buffer; this is for `im2col_rows_kernel`
-    reach: np.ndarray          # spans of the window, per axis
-    image_stride: int          # of no meaning in tiles of one image
     strides: np.ndarray        # elements of the turned input from one position to the next, per axis
     taps: np.ndarray           # padded positions to each tap of a row
-    low: int                   # padding before the rows of the input
 
 
 def _lay_out(problem: ConvProblem) -> LaneLayout:
     p, choice = problem, _choose(problem)
-    vec = lambda values: np.array(list(values), np.int64)                              # noqa: E731
+    strides = [product(choice.extents[a + 1:]) * choice.lanes for a in range(p.rank)]
     return LaneLayout(
-        **tables(p), batch=p.N, blocks=choice.blocks, channels=p.groups, turned=choice.turned * choice.lanes,
-        buffer_rows=product(choice.extents[:-1]), out=vec(p.out), tile=vec(choice.tile),
-        grid=vec(map(ceil_div, p.out, choice.tile)), stride=vec(p.stride), steps=vec([1] * p.rank),
-        reach=vec(map(span, p.kernel, p.dilation)), image_stride=0,
-        strides=vec(product(choice.extents[a + 1:]) * choice.lanes for a in range(p.rank)),
-        taps=vec(s * p.dilation[-1] for s in range(p.kernel[-1])), low=p.padding[-1][0])
+        **tables(p, choice.tile), blocks=choice.blocks, channels=p.groups, turned=choice.turned * choice.lanes,
+        buffer_rows=product(choice.extents[:-1]), strides=np.array(strides, np.int64),
+        taps=np.arange(p.kernel[-1]) * p.dilation[-1])
 
 
 @lru_cache(maxsize=256)
@@ -315,10 +312,10 @@ def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, col
     for a in range(rank):
         items *= layout.grid[a]
     unit = source.strides[3 + last]
-    in_place = source.strides[1] == 1 and abs(unit) >= lanes           # so that no offset of a position is `FILL`
+    in_place = source.strides[1] == 1 and unit >= lanes           # so that no offset of a position is `FILL`
     straight = target.strides[1] == 1
     segments, steps = piece_steps_kernel(layout, len(rows))
-    lines = np.empty(segments * steps * layout.places.size, np.int64)
+    table = np.empty(segments * steps * layout.places.size, np.int64)
     across = (layout.tile[last] - 1) * layout.stride[last] + layout.reach[last]
     positions = np.empty(across, np.int64)
     # Each product loads a vector: from two lines of the cache it would come late, and take a third longer in all.
@@ -341,7 +338,7 @@ def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, col
             tile = item // (layout.blocks * layout.batch)
             direct_place_kernel(layout, tile, origin, extent)
             tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
-            segments = piece_lines_kernel(layout, lines, steps, row_sources if in_place else row_targets, extent)
+            segments = piece_lines_kernel(layout, table, steps, row_sources if in_place else row_targets, extent)
             width, u, begin, end = extent[last], origin[last] * stride, 0, extent[last]
             if in_place:
                 begin, end = depthwise_positions_kernel(positions, maps, source, u,
@@ -365,7 +362,7 @@ def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, col
             if not straight:
                 where, place, ld, apart, skipped = sums, 0, width * lanes, lanes, 0
             filter_lanes(where, place, ld, apart, skipped, height, width, bias, block * lanes, x, at,
-                         unit if in_place else lanes, stride, fill, lines, segment * steps * layout.places.size,
+                         unit if in_place else lanes, stride, fill, table, segment * steps * layout.places.size,
                          layout.places, layout.whole, layout.distance, layout.taps, weight, block * taps, positions,
                          begin, end, rows, columns)
             if not straight:                            # lines that follow each other in the output are stored as one

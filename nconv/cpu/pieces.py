@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..boundary import FILL
-from ..geometry import ceil_div, product, share_start
+from ..geometry import ceil_div, product, share_start, span
 from ..jit import compiled, inner_kernel
 from ..problem import ConvProblem
 
@@ -54,12 +54,20 @@ def steps(problem: ConvProblem, tile: tuple[int, ...]) -> int:
     return product(tile[:-2]) * (tile[-2] + (split.height - 1) * min(split.row_step, tile[-2]))
 
 
-def tables(problem: ConvProblem) -> dict[str, Any]:
-    """What the kernels know of the pieces, of all planes of the window, as fields of a layout.
+def lines(problem: ConvProblem, tile: tuple[int, ...]) -> int:
+    """Lines of the input that all pieces read in a tile's steps."""
+    return steps(problem, tile) * len(pieces(problem).rows) * product(problem.kernel[:-2])
 
-    `row_step`; `whole`: pieces of the full height, the first ones; `distance`: from the weights of a row of a piece to
-    the next one's; `places` of each piece's first weight; `outer` [pieces, rank - 1]: padded positions from an output
-    row's first line to a piece's.
+
+def tables(problem: ConvProblem, tile: tuple[int, ...]) -> dict[str, Any]:
+    """What the kernels know of the pieces and of where a tile lies, as fields of a layout.
+
+    `row_step`; `whole`: pieces of the full height, of all planes of the window, the first ones; `distance`: from the
+    weights of a row of a piece to the next one's; `places` of each piece's first weight; `outer` [pieces, rank - 1]:
+    padded positions from an output row's first line to a piece's.
+
+    `batch`, `out` and `tile` extents, `grid`: tiles per axis, `stride`, `reach`: spans of the window; `low`: padding
+    before a line of the input. For `im2col_rows_kernel`: all padded rows (`steps` of 1) of one image, so no stride.
     """
     p, split = problem, pieces(problem)
     R, S = p.kernel[-2:]
@@ -69,8 +77,12 @@ def tables(problem: ConvProblem) -> dict[str, Any]:
             outer.append([d * k for d, k in zip(p.dilation, (*at, row), strict=False)])
             places.append((n * R + row) * S)
     whole = sum(rows == split.height for _, rows in split.rows) * product(p.kernel[:-2])
-    return {"row_step": split.row_step, "whole": whole, "distance": split.classes * S,
-            "places": np.array(places, np.int64), "outer": np.array(outer, np.int64).reshape(len(places), p.rank - 1)}
+    vec = lambda values: np.array(list(values), np.int64)                              # noqa: E731
+    return {"row_step": split.row_step, "whole": whole, "distance": split.classes * S, "places": vec(places),
+            "outer": vec(outer).reshape(len(places), p.rank - 1), "batch": p.N, "out": vec(p.out), "tile": vec(tile),
+            "grid": vec(map(ceil_div, p.out, tile)), "stride": vec(p.stride),
+            "reach": vec(map(span, p.kernel, p.dilation)), "low": p.padding[-1][0], "steps": vec([1] * p.rank),
+            "image_stride": 0}
 
 
 @inner_kernel

@@ -94,7 +94,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 def workspace(problem: ConvProblem, machine) -> int:
     """The packed weight and each thread's tile of input and sums."""
     if _filters(problem):
-        return filters.workspace(problem) * real_dtype(problem).itemsize
+        return filters.workspace(problem)
     choice = _choose(problem)
     M = len(choice.rows)
     weight = problem.groups * round_up(problem.K * parts(problem), M) * problem.taps * parts(problem)

@@ -21,14 +21,14 @@ from ..arrays import bias_vector, borrow, real_dtype
 from ..gather import flat_maps, gather_rows
 from ..im2col.gathering import im2col_rows_kernel
 from ..micro import filter_rows
-from ..pieces import piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
+from ..pieces import lines, piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
 from ..simd import lanes_of
 from ..tiles import filter_tile, share_tiles, shrink
 from .tiles import direct_place_kernel, direct_scatter_kernel
 
 # ------------------------------------------------------------------------------------------------- The choice
 
-_BUFFER_BYTES = 384 * 1024     # of a tile's padded input: it should stay in the second cache
+_BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
 
 
 class _Choice(NamedTuple):
@@ -52,7 +52,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     step = stride if stride <= 2 else 1
     used = {s * p.dilation[-1] % stride for s in range(min(p.kernel[-1], stride))} if step < stride else {0}
     phases = tuple(sorted(used))
-    in_place = step == stride and p.upsample[-1] == 1 and flat_maps(p).filled and vector_bytes() > 16
+    masks = vector_bytes() > 16                         # LLVM loads some lanes of narrower vectors one by one
+    in_place = masks and step == stride and p.upsample[-1] == 1 and flat_maps(p).filled
 
     def extents(tile):
         rows = [(n - 1) * s + r for n, s, r in zip(tile[:-1], p.stride, spans, strict=False)]
@@ -60,18 +61,14 @@ def _choose(problem: ConvProblem) -> _Choice:
 
     def small(tile):
         items = p.N * p.groups * product(map(ceil_div, p.out, tile))
-        return product(tile) <= 2 * lanes or (
-            items >= p.threads and len(phases) * product(extents(tile)) * itemsize <= _BUFFER_BYTES)
+        held = max(len(phases) * product(extents(tile)) * itemsize, 8 * lines(p, tile),
+                   8 * step * p.kernel[-1] * ceil_div(tile[-1], lanes))
+        return product(tile) <= 2 * lanes or (items >= p.threads and held <= _BUFFER_BYTES)
 
     tile = shrink(p.out, tuple(r / s for r, s in zip(spans, p.stride, strict=True)), small)
     tile = tuple(share_tiles(p, p.out, tile, p.N * p.groups))
     return _Choice(*filter_tile(pieces(p).height), tile, step, phases, extents(tile), in_place,
                    p.N * p.groups * product(map(ceil_div, p.out, tile)))
-
-
-def products(problem: ConvProblem, machine) -> float:
-    """Seconds that the multiplications would take at the peak."""
-    return 2 * problem.macs / machine.flops(problem.engine)
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
@@ -80,74 +77,71 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     lanes, threads = simd.lanes(real_dtype(p)), min(p.threads, choice.items)
     vectors, V = ceil_div(choice.tile[-1], lanes), len(choice.columns)
     items = choice.items / threads
-    planes = items * steps(p, choice.tile) * product(p.kernel[:-2])
-    lines, taps = planes * len(pieces(p).rows), planes * sum(rows for _, rows in pieces(p).rows) * p.kernel[-1]
+    turns = items * lines(p, choice.tile)
+    taps = items * steps(p, choice.tile) * p.taps
     edges = min(vectors, V * sum(side > 0 for side in p.padding[-1])) if choice.in_place else 0
     gathered = 0 if choice.in_place else items * len(choice.phases) * product(choice.extents)
     moved = ({"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
              if choice.step == p.stride[-1] else {"direct.picked": gathered})
     return {"call": 1, "start": threads > 1, **moved,
             "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
-            "direct.parted": lines * p.kernel[-1] * vectors if choice.step > 1 else 0,
-            "direct.lines_filters": lines * ceil_div(vectors, V),
-            "direct.edges": lines * p.kernel[-1] * edges, "direct.tiles_filters": items,
+            "direct.parted": turns * p.kernel[-1] * vectors if choice.step > 1 else 0,
+            "direct.lines_filters": turns * ceil_div(vectors, V),
+            "direct.edges": turns * p.kernel[-1] * edges, "direct.tiles_filters": items,
             "byte": machine.traffic(p) / threads}
 
 
 def workspace(problem: ConvProblem) -> int:
-    """Elements of each thread's tile of input and sums."""
-    layout = _lay_out(problem)
-    return problem.threads * (layout.buffer_size + product(_choose(problem).tile[-2:]))
+    """Bytes of each thread's tile of input and sums, and of the table of lines."""
+    tile, layout = _choose(problem).tile, _lay_out(problem)
+    elements = layout.buffer_size + product(tile[-2:])
+    return problem.threads * (elements * real_dtype(problem).itemsize + 8 * lines(problem, tile))
 
 
 class FilterLayout(NamedTuple):
     """A tile's shape and where everything lies in its buffer; all that the kernels know of a problem."""
 
-    batch: int
-    groups: int
-    in_place: bool             # whether lines can be read where the input lies
-    row_step: int              # this and the next four as `pieces.tables` has them
+    row_step: int              # this and the next thirteen as `pieces.tables` has them
     whole: int
     distance: int
     places: np.ndarray
     outer: np.ndarray
+    batch: int
+    out: np.ndarray
+    tile: np.ndarray
+    grid: np.ndarray
+    stride: np.ndarray
+    reach: np.ndarray
+    low: int
+    steps: np.ndarray
+    image_stride: int
+    groups: int
+    in_place: bool             # whether lines can be read where the input lies
     fill_size: int             # of a line of fill values
     buffer_size: int
     buffer_rows: int
-    out: np.ndarray            # output extents
-    tile: np.ndarray           # output extents of a tile
-    grid: np.ndarray           # tiles per axis
-    stride: np.ndarray
-    steps: np.ndarray          # 1: padded positions between rows in the buffer; this is for `im2col_rows_kernel`
-    reach: np.ndarray          # spans of the window, per axis
-    image_stride: int          # of no meaning in tiles of one image
     strides: np.ndarray        # elements between rows of the buffer, per axis
     phases: np.ndarray         # of the last axis, one behind the other in a row of the buffer
     width: int                 # positions of a phase
     apart: int                 # padded positions between those of a phase
     taps: np.ndarray           # elements to each tap of a row
-    low: int                   # padding before the rows of the input
     size: int                  # of a row of the input
 
 
 @lru_cache(maxsize=256)
 def _lay_out(problem: ConvProblem) -> FilterLayout:
     p, choice = problem, _choose(problem)
-    rank, lanes, width, phases = p.rank, simd.lanes(real_dtype(p)), choice.extents[-1], choice.phases
+    lanes, width, phases = simd.lanes(real_dtype(p)), choice.extents[-1], choice.phases
     apart = p.stride[-1] // choice.step
-    strides = [len(phases) * width * product(choice.extents[a + 1:-1]) for a in range(rank - 1)]
+    strides = [len(phases) * width * product(choice.extents[a + 1:-1]) for a in range(p.rank - 1)]
     position, phase = np.divmod(np.arange(p.kernel[-1]) * p.dilation[-1], apart)
     taps = np.searchsorted(phases, phase) * width + position
     slack = choice.step * (len(choice.columns) + 1) * lanes            # read by register tiles beside what is wanted
-    vec = lambda values: np.array(values, np.int64)                                    # noqa: E731
     return FilterLayout(
-        **tables(p), batch=p.N, groups=p.groups, in_place=choice.in_place,
-        fill_size=int(taps.max()) + slack, buffer_size=len(phases) * product(choice.extents) + slack,
-        buffer_rows=product(choice.extents[:-1]), out=vec(p.out), tile=vec(choice.tile),
-        grid=vec(list(map(ceil_div, p.out, choice.tile))), stride=vec(p.stride), steps=vec([1] * rank),
-        reach=vec(list(map(span, p.kernel, p.dilation))), image_stride=0, strides=vec([*strides, 1]),
-        phases=vec(phases), width=width, apart=apart,
-        taps=taps, low=p.padding[-1][0], size=p.size[-1])
+        **tables(p, choice.tile), groups=p.groups, in_place=choice.in_place, fill_size=int(taps.max()) + slack,
+        buffer_size=len(phases) * product(choice.extents) + slack, buffer_rows=product(choice.extents[:-1]),
+        strides=np.array([*strides, 1], np.int64), phases=np.array(phases, np.int64), width=width, apart=apart,
+        taps=taps, size=p.size[-1])
 
 
 @lru_cache(maxsize=256)
@@ -178,10 +172,10 @@ def direct_masks_kernel(layout, masks, lanes, step, first, width):
     vectors, taps = ceil_div_(width, lanes), layout.taps
     for s in range(taps.size):
         for v in range(vectors * step):
-            at, bits = first + taps[s] + v // step * step * lanes + v % step * (lanes - 1), 0
-            for i in range(max(-at, 0), min(layout.size - at, lanes)):
-                bits |= 1 << i
-            masks[s * vectors * step + v] = bits
+            at = first + taps[s] + v // step * step * lanes + v % step * (lanes - 1)
+            low = min(max(-at, 0), lanes)
+            high = max(min(layout.size - at, lanes), low)
+            masks[s * vectors * step + v] = (1 << high) - (1 << low)
     begin = min(max(ceil_div_(-first, step * lanes), 0), vectors)
     end = (layout.size - first - taps[taps.size - 1] + step - 1) // (step * lanes)
     return begin, max(min(end, vectors), begin)
@@ -213,7 +207,7 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
     in_place = layout.in_place and source.strides[3 + last] == 1
     apart = target.strides[3 + last]                    # of neighbours in the output
     segments, steps = piece_steps_kernel(layout, len(rows))
-    lines = np.empty(segments * steps * layout.places.size, np.int64)
+    table = np.empty(segments * steps * layout.places.size, np.int64)
     masks = np.empty(layout.taps.size * ceil_div_(layout.tile[last], lanes) * len(step), np.int64)
     fill = np.empty(layout.fill_size, source.flat.dtype)
     for i in range(fill.size):
@@ -232,7 +226,7 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
             tile = item // images
             direct_place_kernel(layout, tile, origin, extent)
             tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
-            segments = piece_lines_kernel(layout, lines, steps, row_sources if in_place else row_targets, extent)
+            segments = piece_lines_kernel(layout, table, steps, row_sources if in_place else row_targets, extent)
             begin, end = 0, ceil_div_(extent[last], lanes)
             if in_place:
                 begin, end = direct_masks_kernel(layout, masks, lanes, len(step),
@@ -256,7 +250,7 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
             where, place, ld = target.flat, to, ldo
             if apart != 1:
                 where, place, ld = sums, 0, width
-            direct_sum_kernel(layout, where, place, ld, height, width, bias[g % bias.size], x, at, fill, lines,
+            direct_sum_kernel(layout, where, place, ld, height, width, bias[g % bias.size], x, at, fill, table,
                               segment * steps * layout.places.size, weight, g * taps, masks, begin, end, rows, columns,
                               step)
             if apart != 1:
