@@ -151,7 +151,7 @@ def test_odd_memory(cache):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="pages are closed by mprotect")
-@pytest.mark.parametrize("method", ["direct", "im2col", "small"])
+@pytest.mark.parametrize("method", ["depthwise", "direct", "im2col", "small"])
 def test_nothing_beyond_an_array_is_touched(cache, method):
     """Arrays lie at the first or the last byte of pages whose neighbours must not be read."""
     survive(f"""
@@ -169,13 +169,17 @@ def test_nothing_beyond_an_array_is_touched(cache, method):
         for _ in range(150):
             rank, depthwise, dtype = int(rng.integers(1, 4)), rng.random() < 0.6, np.float32
             groups, (C, K) = int(rng.integers(1, 4)), (1, 1) if depthwise else rng.integers(1, 6, 2)
+            if "{method}" == "depthwise":
+                groups, C, K = int(rng.integers(16, 40)), 1, 1
             size, kernel = rng.integers(3, 40 if rank < 3 else 14, rank), rng.integers(1, 6, rank)
-            options = dict(stride=int(rng.integers(1, 3)), padding=int(rng.integers(0, 2)), groups=groups)
+            options = dict(stride=int(rng.integers(1, 3)), padding=int(rng.integers(0, 2)), groups=groups,
+                           layout=str(rng.choice(["channels_first", "channels_last"])))
             if (kernel > size + 2 * options["padding"]).any():
                 continue
             function = getattr(nconv, f"conv{{rank}}d")
             for at_end in (0, 1):
-                x, w = fenced((2, groups * C, *size), dtype, at_end), fenced((groups * K, C, *kernel), dtype, at_end)
+                inside = (groups * C, *size) if options["layout"] == "channels_first" else (*size, groups * C)
+                x, w = fenced((2, *inside), dtype, at_end), fenced((groups * K, C, *kernel), dtype, at_end)
                 x[...], w[...] = rng.standard_normal(x.shape), rng.standard_normal(w.shape)
                 right = function(x.copy(), w.copy(), method="{method}", **options)
                 out = function(x, w, method="{method}", out=fenced(right.shape, dtype, at_end), **options)
