@@ -200,7 +200,7 @@ def _run_at_once(arrays, algorithm, problem, prepared, x, bias, result) -> None:
     parts = phases(problem)
     if bias is not None:
         bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(parts[0].blocks), 1).reshape(-1)
-    with arrays.part_target(parts[0].problem, result, (), len(parts)) as y:
+    with arrays.phase_targets(parts[0].problem, len(parts)) as y:
         for n, (part, packed) in enumerate(zip(parts, prepared, strict=True)):
             algorithm.run(part.problem, packed, x, bias, y[n * problem.N:(n + 1) * problem.N])
         arrays.place_blocks(problem, y, result)

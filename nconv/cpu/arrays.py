@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
 from .kept import kept
-from .simd import lanes_of, transpose_square, vload, vstore_in_turn
+from .simd import lanes_of, transpose_square, vload, vload_first, vstore_in_turn, vstore_in_turn_first
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -84,12 +84,14 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-@contextmanager
-def part_target(problem: ConvProblem, result: np.ndarray, places: tuple, count: int = 1) -> Iterator[np.ndarray]:
-    """Where parts of the output are computed before they go to their places: in memory that the thread keeps.
+def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> AbstractContextManager[np.ndarray]:
+    """Where a part of the output is computed before it goes to its places."""
+    return phase_targets(problem, 1)
 
-    The images of `count` parts of one shape follow each other.
-    """
+
+@contextmanager
+def phase_targets(problem: ConvProblem, count: int) -> Iterator[np.ndarray]:
+    """Memory that the thread keeps, for outputs of `count` problems like this, one behind the other along the images."""
     size = count * product(problem.out_shape) * problem.engine.itemsize
     if size > _SCRATCH_BYTES or problem.channels_last:
         yield allocate(problem if count == 1 else problem.replace(N=count * problem.N))
@@ -459,6 +461,11 @@ def interleave_rows(target, to, dt, source, at, rows, ds, width):
             vstore_in_turn(target, to + 2 * done, vload(source, at + rows[0] + done),
                            vload(source, at + rows[1] + done))
             done += lanes
+    elif count == 2 and dt == 1 and ds == 1:
+        first = source[at + rows[0]]                    # in lanes that are not stored
+        vstore_in_turn_first(target, to, vload_first(source, at + rows[0], width - pairs, first),
+                             vload_first(source, at + rows[1], pairs, first), width)
+        return
     for r in range(count):
         for i in range(done, (width - r + count - 1) // count):
             target[to + (i * count + r) * dt] = source[at + rows[r] + i * ds]

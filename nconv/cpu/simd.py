@@ -131,6 +131,13 @@ def even_lanes(builder, low, high):
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), even))
 
 
+def _in_turn(builder, even, odd):
+    """The lanes of two vectors, one of the first, one of the second and so on, in two vectors."""
+    n = even.type.count
+    turns = [[half * n // 2 + i // 2 + (n if i % 2 else 0) for i in range(n)] for half in (0, 1)]
+    return [builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(ir.IntType(32), n), turn)) for turn in turns]
+
+
 def broadcast(builder, scalar, n):
     """The vector of n equal lanes."""
     vector_type = ir.VectorType(scalar.type, n)
@@ -243,14 +250,33 @@ def vstore_in_turn(typingctx, array, index, even, odd):
     def codegen(context, builder, sig, args):
         array, index, even, odd = args
         pointer = address_of(context, builder, sig.args[0], array, index)
-        n = vec.n
-        for half in (0, 1):
-            turns = [half * n // 2 + i // 2 + (n if i % 2 else 0) for i in range(n)]
-            value = builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(ir.IntType(32), n), turns))
-            store_vector(builder, value, builder.gep(pointer, [ir.Constant(INT, half * n)]), vec.dtype.bitwidth // 8)
+        for half, value in enumerate(_in_turn(builder, even, odd)):
+            store_vector(builder, value, builder.gep(pointer, [ir.Constant(INT, half * vec.n)]),
+                         vec.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, even, odd), codegen
+
+
+@intrinsic
+def vstore_in_turn_first(typingctx, array, index, even, odd, count):
+    """`vstore_in_turn` of the first `count` elements, less than two vectors."""
+    vec = vec_of(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, index, even, odd, count = args
+        pointer = address_of(context, builder, sig.args[0], array, index)
+        low, high = _in_turn(builder, even, odd)
+        behind = builder.sub(count, ir.Constant(INT, vec.n))
+        with builder.if_else(builder.icmp_signed(">=", behind, ir.Constant(INT, 0))) as (more, less):
+            with more:
+                store_vector(builder, low, pointer, vec.dtype.bitwidth // 8)
+                store_first(builder, vec, high, builder.gep(pointer, [ir.Constant(INT, vec.n)]), behind)
+            with less:
+                store_first(builder, vec, low, pointer, count)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, even, odd, types.intp), codegen
 
 
 @intrinsic
