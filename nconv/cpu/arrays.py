@@ -91,7 +91,7 @@ def part_target(problem: ConvProblem, result: np.ndarray, places: tuple) -> Abst
 
 @contextmanager
 def phase_targets(problem: ConvProblem, count: int) -> Iterator[np.ndarray]:
-    """Memory that the thread keeps, for outputs of `count` problems like this, one behind the other along the images."""
+    """Memory that the thread keeps, for outputs of `count` problems like this, one behind the other along images."""
     size = count * product(problem.out_shape) * problem.engine.itemsize
     if size > _SCRATCH_BYTES or problem.channels_last:
         yield allocate(problem if count == 1 else problem.replace(N=count * problem.N))
