@@ -54,7 +54,8 @@ def least(problem: ConvProblem, machine) -> tuple[float, float]:
     """The multiplications alone, without threads; the direct method's error."""
     kind = _kind(problem)
     M = len(register_tile(problem.K * parts(problem))[0]) if kind == "channels" else 1
-    return machine.seconds({"call": 1, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
+    call = filters.CALLS if kind == "filters" else 1
+    return machine.seconds({"call": call, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
 
 
 def _products(problem: ConvProblem, machine, M: int) -> float:

@@ -29,7 +29,7 @@ from .tiles import direct_place_kernel, direct_scatter_kernel
 # ------------------------------------------------------------------------------------------------- The choice
 
 _BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
-_CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
+CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
 
 
 class _Choice(NamedTuple):
@@ -84,7 +84,7 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     gathered = 0 if choice.in_place else items * len(choice.phases) * product(choice.extents)
     moved = ({"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
              if choice.step == p.stride[-1] else {"direct.picked": gathered})
-    return {"call": _CALLS, "start": threads > 1, **moved,
+    return {"call": CALLS, "start": threads > 1, **moved,
             "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
             "direct.parted": turns * p.kernel[-1] * vectors if choice.step > 1 else 0,
             "direct.lines_filters": turns * ceil_div(vectors, V),
