@@ -1,7 +1,7 @@
 """Direct sums where each channel has a window of its own: every lane of a vector is another channel.
 
 A tile's padded input is turned, in squares of as many channels and positions as a vector has lanes, to [positions,
-channels]. Then rows of output grow together (`micro.filter_lanes`), whatever the stride, the dilation or the width of
+channels]. Then rows of output grow together (`filter_lanes`), whatever the stride, the dilation or the width of
 the map, and none of it needs a shuffle or a mask. The sums are turned back while they are stored. Where channels lie
 side by side in memory nothing is turned: sums are taken from where the input lies to where the output does.
 """
@@ -25,8 +25,17 @@ from .gather import flat_maps, inner_range
 from .im2col.gathering import im2col_rows_kernel
 from .kept import compared, kept, share_of_new
 from .launch import entries
-from .micro import filter_lanes
-from .pieces import lines, piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
+from .micro.filters import filter_lanes
+from .pieces import (
+    Window,
+    lines,
+    piece_lines_kernel,
+    piece_steps_kernel,
+    piece_target_kernel,
+    pieces,
+    steps,
+    window_over,
+)
 from .simd import copy_first, lanes_of, splat, transpose_square, vload, vstore
 from .tiles import filter_tile, share_tiles, shrink
 
@@ -139,37 +148,18 @@ def _choose(problem: ConvProblem) -> _Choice:
 
 
 class LaneLayout(NamedTuple):
-    """A tile's shape and where everything lies in its buffers; all that the kernels know of a problem."""
+    """All that the kernels know of a problem beside its `Window`."""
 
-    row_step: int              # this and the next thirteen as `pieces.tables` has them
-    whole: int
-    distance: int
-    places: np.ndarray
-    outer: np.ndarray
-    batch: int
-    out: np.ndarray
-    tile: np.ndarray
-    grid: np.ndarray
-    stride: np.ndarray
-    reach: np.ndarray
-    low: int
-    steps: np.ndarray
-    image_stride: int
     blocks: int                # of as many channels as a vector has lanes
     channels: int
     turned: int                # elements of the turned input
-    buffer_rows: int           # of the padded input under a full tile
-    strides: np.ndarray        # elements of the turned input from one position to the next, per axis
-    taps: np.ndarray           # padded positions to each tap of a row
 
 
-def _lay_out(problem: ConvProblem) -> LaneLayout:
+def _lay_out(problem: ConvProblem) -> tuple[Window, LaneLayout]:
     p, choice = problem, _choose(problem)
-    strides = [product(choice.extents[a + 1:]) * choice.lanes for a in range(p.rank)]
-    return LaneLayout(
-        **tables(p, choice.tile), blocks=choice.blocks, channels=p.groups, turned=choice.turned * choice.lanes,
-        buffer_rows=product(choice.extents[:-1]), strides=np.array(strides, np.int64),
-        taps=np.arange(p.kernel[-1]) * p.dilation[-1])
+    taps = np.arange(p.kernel[-1]) * p.dilation[-1]
+    return (window_over(p, choice.tile, choice.extents, choice.lanes, taps),
+            LaneLayout(blocks=choice.blocks, channels=p.groups, turned=choice.turned * choice.lanes))
 
 
 @lru_cache(maxsize=256)
@@ -193,7 +183,7 @@ def prepare(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def bind(problem: ConvProblem) -> Callable:
     """All tables of a problem; see `launch`."""
     p = plane(problem)
-    choice, layout, maps, channels = _choose(p), _lay_out(p), flat_maps(p), _channels(p)
+    choice, (window, layout), maps, channels = _choose(p), _lay_out(p), flat_maps(p), _channels(p)
     kernel, threads = settled(depthwise_kernel), min(problem.threads, choice.items)
     unbiased = np.zeros(channels.size, problem.engine)
 
@@ -201,7 +191,7 @@ def bind(problem: ConvProblem) -> Callable:
         if problem.rank == 1:
             x, out = _with_rows(x), _with_rows(out)
         biases = unbiased if bias is None else bias[channels].reshape(-1)
-        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
+        kernel(window, layout, x, maps, prepared, biases, out, choice.rows, choice.columns, threads)
 
     return start
 
@@ -298,72 +288,73 @@ def depthwise_store_kernel(sums, at, count, before, target, to, apart, step, squ
 
 
 @owning_kernel
-def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
+def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads, thread):
     """One thread's share of the tiles: gather and turn, sum, turn back and store; or sum what lies in lanes already.
 
     Shapes: source (N, channels, *size) and target (N, channels, *out) by their strides; weight [blocks, taps, lanes];
     bias [blocks, lanes].
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    window, layout, source = borrow(window), borrow(layout), borrow(source)
+    maps, target = borrow(maps), borrow(target)
     lanes = lanes_of(source.flat)
-    rank = layout.tile.size
+    rank = window.tile.size
     last = rank - 1
-    items = layout.batch * layout.blocks
+    items = window.batch * layout.blocks
     for a in range(rank):
-        items *= layout.grid[a]
+        items *= window.grid[a]
     unit = source.strides[3 + last]
     in_place = source.strides[1] == 1 and unit >= lanes           # so that no offset of a position is `FILL`
     straight = target.strides[1] == 1
-    segments, steps = piece_steps_kernel(layout, len(rows))
-    table = np.empty(segments * steps * layout.places.size, np.int64)
-    across = (layout.tile[last] - 1) * layout.stride[last] + layout.reach[last]
+    segments, steps = piece_steps_kernel(window, len(rows))
+    table = np.empty(segments * steps * window.places.size, np.int64)
+    across = (window.tile[last] - 1) * window.stride[last] + window.reach[last]
     positions = np.empty(across, np.int64)
     # Each product loads a vector: from two lines of the cache it would come late, and take a third longer in all.
     line = 64 // source.flat.itemsize
     memory = np.empty(line if in_place else layout.turned + line, source.flat.dtype)
     turned = memory[-memory.ctypes.data % 64 // source.flat.itemsize:]
-    sums = np.empty(0 if straight else layout.tile[last - 1] * layout.tile[last] * lanes, source.flat.dtype)
+    sums = np.empty(0 if straight else window.tile[last - 1] * window.tile[last] * lanes, source.flat.dtype)
     square, fill = np.empty(lanes * lanes, source.flat.dtype), np.empty(lanes, source.flat.dtype)
     for i in range(lanes):
         fill[i] = maps.fill[0]
-    row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
+    row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
     places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
     origin, extent = places[1:], extents[1:]
     tile, tile_rows, u, begin, end = -1, 0, 0, 0, 0
     taps = weight.size // layout.blocks
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-        n, block = item // layout.blocks % layout.batch, item % layout.blocks
-        width, stride = extent[last], layout.stride[last]
-        if tile != item // (layout.blocks * layout.batch):
-            tile = item // (layout.blocks * layout.batch)
-            direct_place_kernel(layout, tile, origin, extent)
-            tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
-            segments = piece_lines_kernel(layout, table, steps, row_sources if in_place else row_targets, extent)
+        n, block = item // layout.blocks % window.batch, item % layout.blocks
+        width, stride = extent[last], window.stride[last]
+        if tile != item // (layout.blocks * window.batch):
+            tile = item // (layout.blocks * window.batch)
+            direct_place_kernel(window, tile, origin, extent)
+            tile_rows = im2col_rows_kernel(window, row_targets, row_sources, source, maps, places, extents)
+            segments = piece_lines_kernel(window, table, steps, row_sources if in_place else row_targets, extent)
             width, u, begin, end = extent[last], origin[last] * stride, 0, extent[last]
             if in_place:
                 begin, end = depthwise_positions_kernel(positions, maps, source, u,
-                                                        (width - 1) * stride + layout.reach[last], u - layout.low)
-                begin, end = ceil_div_(begin, stride), (end - layout.reach[last]) // stride + 1
+                                                        (width - 1) * stride + window.reach[last], u - window.low)
+                begin, end = ceil_div_(begin, stride), (end - window.reach[last]) // stride + 1
         channel = min(block * lanes, layout.channels - lanes)
         before = block * lanes - channel                # lanes that the block before has summed
         x_base = n * source.strides[0] + channel * source.strides[1]
         y_base = n * target.strides[0] + channel * target.strides[1]
         for a in range(rank):
             y_base += origin[a] * target.strides[3 + a]
-        x, at = source.flat, x_base + (u - layout.low) * unit
+        x, at = source.flat, x_base + (u - window.low) * unit
         if not in_place:
             x, at = turned, 0
             depthwise_gather_kernel(turned, row_targets, row_sources, tile_rows, source, x_base, maps, u,
-                                    (width - 1) * stride + layout.reach[last])
+                                    (width - 1) * stride + window.reach[last])
         for segment in range(segments):
-            to, ldo, height = piece_target_kernel(layout, segment, extent, target.strides[3:])
+            to, ldo, height = piece_target_kernel(window, segment, extent, target.strides[3:])
             to += y_base
             where, place, ld, apart, skipped = target.flat, to, ldo, target.strides[3 + last], before
             if not straight:
                 where, place, ld, apart, skipped = sums, 0, width * lanes, lanes, 0
             filter_lanes(where, place, ld, apart, skipped, height, width, bias, block * lanes, x, at,
-                         unit if in_place else lanes, stride, fill, table, segment * steps * layout.places.size,
-                         layout.places, layout.whole, layout.distance, layout.taps, weight, block * taps, positions,
+                         unit if in_place else lanes, stride, fill, table, segment * steps * window.places.size,
+                         window.places, window.whole, window.distance, window.taps, weight, block * taps, positions,
                          begin, end, rows, columns)
             if not straight:                            # lines that follow each other in the output are stored as one
                 run = width * height if ldo == width and target.strides[3 + last] == 1 else width
@@ -373,7 +364,8 @@ def depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, col
 
 
 @parallel_kernel
-def depthwise_kernel(layout, source, maps, weight, bias, target, rows, columns, threads):
+def depthwise_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads):
     """All tiles. Parallel over (tiles, N, blocks of channels); race-free because each output is one tile's alone."""
     for thread in prange(threads):
-        depthwise_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, np.int64(thread))
+        depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads,
+                               np.int64(thread))

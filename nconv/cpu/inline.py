@@ -1,6 +1,6 @@
 """Convolution for callers that are compiled code themselves: no Python, no plan, one thread, safe wherever they run.
 
-The arithmetic is `micro.multiply_tile`, as in `direct`; what there is settled beforehand, by the planner and in tables,
+The arithmetic is `multiply_tile`, as in `direct`; what there is settled beforehand, by the planner and in tables,
 is settled here at run time in a few numbers, for three axes at most, so that a caller's function compiles quickly and a
 small call costs little. One signal under one window goes to `line` or `line_fft`, with nothing prepared at all.
 
@@ -19,7 +19,7 @@ from ..geometry import ceil_div, full_range, out_size, same_padding, same_range,
 from ..jit import compiled, inner_kernel, kernel, owning_kernel
 from .line import line_kernel
 from .line_fft import block_points, line_fft_kernel
-from .micro import multiply_tile
+from .micro.products import multiply_tile
 from .simd import copy, lanes_of
 from .tiles import register_tile
 

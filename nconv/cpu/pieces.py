@@ -59,16 +59,30 @@ def lines(problem: ConvProblem, tile: tuple[int, ...]) -> int:
     return steps(problem, tile) * len(pieces(problem).rows) * product(problem.kernel[:-2])
 
 
-def tables(problem: ConvProblem, tile: tuple[int, ...]) -> dict[str, Any]:
-    """What the kernels know of the pieces and of where a tile lies, as fields of a layout.
+class Window(NamedTuple):
+    """What the kernels know of a window's pieces and of the tiles that it goes over."""
 
-    `row_step`; `whole`: pieces of the full height, of all planes of the window, the first ones; `distance`: from the
-    weights of a row of a piece to the next one's; `places` of each piece's first weight; `outer` [pieces, rank - 1]:
-    padded positions from an output row's first line to a piece's.
+    row_step: int              # as in `Pieces`
+    whole: int                 # pieces of the full height, of all planes of the window: the first ones
+    distance: int              # from the weights of a row of a piece to the next one's
+    places: np.ndarray         # of each piece's first weight
+    outer: np.ndarray          # (pieces, rank - 1): padded positions from an output row's first line to a piece's
+    taps: np.ndarray           # to each tap of a line, as the kernel counts
+    batch: int
+    out: np.ndarray            # output extents
+    tile: np.ndarray           # of a tile
+    grid: np.ndarray           # tiles per axis
+    stride: np.ndarray
+    reach: np.ndarray          # spans of the window, per axis
+    low: int                   # padding before a line of the input
+    rows: int                  # of the padded input under a full tile
+    strides: np.ndarray        # elements of the buffer from one padded position to the next, per axis
+    steps: np.ndarray          # padded positions from one to the next, 1; this and the next for `im2col_rows_kernel`
+    image_stride: int          # of no meaning in tiles of one image
 
-    `batch`, `out` and `tile` extents, `grid`: tiles per axis, `stride`, `reach`: spans of the window; `low`: padding
-    before a line of the input. For `im2col_rows_kernel`: all padded rows (`steps` of 1) of one image, so no stride.
-    """
+
+def window_over(problem: ConvProblem, tile: tuple[int, ...], extents: tuple[int, ...], unit: int, taps: Any) -> Window:
+    """The window over tiles whose padded inputs have so many positions per axis, in a buffer `unit` elements apart."""
     p, split = problem, pieces(problem)
     R, S = p.kernel[-2:]
     outer, places = [], []
@@ -76,36 +90,37 @@ def tables(problem: ConvProblem, tile: tuple[int, ...]) -> dict[str, Any]:
         for n, at in enumerate(np.ndindex(p.kernel[:-2])):
             outer.append([d * k for d, k in zip(p.dilation, (*at, row), strict=False)])
             places.append((n * R + row) * S)
-    whole = sum(rows == split.height for _, rows in split.rows) * product(p.kernel[:-2])
     vec = lambda values: np.array(list(values), np.int64)                              # noqa: E731
-    return {"row_step": split.row_step, "whole": whole, "distance": split.classes * S, "places": vec(places),
-            "outer": vec(outer).reshape(len(places), p.rank - 1), "batch": p.N, "out": vec(p.out), "tile": vec(tile),
-            "grid": vec(map(ceil_div, p.out, tile)), "stride": vec(p.stride),
-            "reach": vec(map(span, p.kernel, p.dilation)), "low": p.padding[-1][0], "steps": vec([1] * p.rank),
-            "image_stride": 0}
+    return Window(
+        row_step=split.row_step, whole=sum(rows == split.height for _, rows in split.rows) * product(p.kernel[:-2]),
+        distance=split.classes * S, places=vec(places), outer=vec(outer).reshape(len(places), p.rank - 1),
+        taps=vec(taps), batch=p.N, out=vec(p.out), tile=vec(tile), grid=vec(map(ceil_div, p.out, tile)),
+        stride=vec(p.stride), reach=vec(map(span, p.kernel, p.dilation)), low=p.padding[-1][0],
+        rows=product(extents[:-1]), strides=vec(unit * product(extents[a + 1:]) for a in range(p.rank)),
+        steps=vec([1] * p.rank), image_stride=0)
 
 
 @inner_kernel
-def piece_steps_kernel(layout, height):
+def piece_steps_kernel(window, height):
     """(segments of a full tile, steps of a segment) for pieces of so many rows."""
-    last = layout.tile.size - 1
-    segments = layout.row_step
+    last = window.tile.size - 1
+    segments = window.row_step
     for a in range(last - 1):
-        segments *= layout.tile[a]
-    return segments, ceil_div_(layout.tile[last - 1], layout.row_step) + height - 1
+        segments *= window.tile[a]
+    return segments, ceil_div_(window.tile[last - 1], window.row_step) + height - 1
 
 
 @inner_kernel
-def piece_lines_kernel(layout, lines, steps, rows, extent):
+def piece_lines_kernel(window, lines, steps, rows, extent):
     """lines[segment, step, piece] = where in the input, or in a buffer, a piece's line lies; returns the segments.
 
     `rows` say where the tile's padded rows lie. Beyond them nothing is wanted: `FILL`.
     """
-    last = layout.tile.size - 1
-    count = (extent[last - 1] - 1) * layout.stride[last - 1] + layout.reach[last - 1]
-    pieces = layout.places.size
-    step = layout.row_step * layout.stride[last - 1]
-    segments = min(layout.row_step, extent[last - 1])
+    last = window.tile.size - 1
+    count = (extent[last - 1] - 1) * window.stride[last - 1] + window.reach[last - 1]
+    pieces = window.places.size
+    step = window.row_step * window.stride[last - 1]
+    segments = min(window.row_step, extent[last - 1])
     planes = 1
     for a in range(last - 1):
         planes *= extent[a]
@@ -114,12 +129,12 @@ def piece_lines_kernel(layout, lines, steps, rows, extent):
             rest, row, apart = plane, 0, count
             for b in range(last - 1):                   # the first row of the plane that the piece reads
                 a = last - 2 - b
-                row += (rest % extent[a] * layout.stride[a] + layout.outer[e, a]) * apart
+                row += (rest % extent[a] * window.stride[a] + window.outer[e, a]) * apart
                 rest //= extent[a]
-                apart *= (extent[a] - 1) * layout.stride[a] + layout.reach[a]
+                apart *= (extent[a] - 1) * window.stride[a] + window.reach[a]
             for c in range(segments):
                 at = (plane * segments + c) * steps * pieces + e
-                first = c * layout.stride[last - 1] + layout.outer[e, last - 1]
+                first = c * window.stride[last - 1] + window.outer[e, last - 1]
                 for m in range(steps):
                     place = first + m * step
                     lines[at + m * pieces] = rows[row + place] if place < count else FILL
@@ -127,13 +142,13 @@ def piece_lines_kernel(layout, lines, steps, rows, extent):
 
 
 @inner_kernel
-def piece_target_kernel(layout, segment, extent, strides):
+def piece_target_kernel(window, segment, extent, strides):
     """(element of the output at which a segment begins, from one of its rows to the next, its rows)."""
-    last = layout.tile.size - 1
-    together = min(layout.row_step, extent[last - 1])
+    last = window.tile.size - 1
+    together = min(window.row_step, extent[last - 1])
     rest, to = segment // together, segment % together * strides[last - 1]
     for b in range(last - 1):
         a = last - 2 - b
         to += rest % extent[a] * strides[a]
         rest //= extent[a]
-    return to, layout.row_step * strides[last - 1], ceil_div_(extent[last - 1] - segment % together, layout.row_step)
+    return to, window.row_step * strides[last - 1], ceil_div_(extent[last - 1] - segment % together, window.row_step)

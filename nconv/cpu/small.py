@@ -26,7 +26,8 @@ from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, operand
 from .launch import address
-from .micro import filter_line, multiply_tile
+from .micro.filters import filter_line
+from .micro.products import multiply_tile
 from .simd import copy, lanes_of, splat, vload, vstore
 from .tiles import line_run, line_tile, remainders
 

@@ -7,7 +7,8 @@ import numpy as np
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow
-from ..micro import filter_line, multiply_tile
+from ..micro.filters import filter_line
+from ..micro.products import multiply_tile
 from ..simd import lanes_of
 from ..tiles import TAPS_AT_ONCE
 from .tiles import (

@@ -1,6 +1,6 @@
 """Sums where a group has one input and one output channel: rows of output grow together, from the first to the last.
 
-A vector of the input serves all output rows whose windows hold it (`micro.filter_rows`). Lines that need no padding, or
+A vector of the input serves all output rows whose windows hold it (`filter_rows`). Lines that need no padding, or
 whose padding is the fill value, are read where the input lies; the rest is gathered.
 """
 
@@ -20,8 +20,17 @@ from .. import simd
 from ..arrays import bias_vector, borrow, real_dtype
 from ..gather import flat_maps, gather_rows
 from ..im2col.gathering import im2col_rows_kernel
-from ..micro import filter_rows
-from ..pieces import lines, piece_lines_kernel, piece_steps_kernel, piece_target_kernel, pieces, steps, tables
+from ..micro.filters import filter_rows
+from ..pieces import (
+    Window,
+    lines,
+    piece_lines_kernel,
+    piece_steps_kernel,
+    piece_target_kernel,
+    pieces,
+    steps,
+    window_over,
+)
 from ..simd import lanes_of
 from ..tiles import filter_tile, share_tiles, shrink
 from .tiles import direct_place_kernel, direct_scatter_kernel
@@ -94,66 +103,50 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 
 def workspace(problem: ConvProblem) -> int:
     """Bytes of each thread's tile of input and sums, and of the table of lines."""
-    tile, layout = _choose(problem).tile, _lay_out(problem)
+    tile, (_, layout) = _choose(problem).tile, _lay_out(problem)
     elements = layout.buffer_size + product(tile[-2:])
     return problem.threads * (elements * real_dtype(problem).itemsize + 8 * lines(problem, tile))
 
 
 class FilterLayout(NamedTuple):
-    """A tile's shape and where everything lies in its buffer; all that the kernels know of a problem."""
+    """All that the kernels know of a problem beside its `Window`."""
 
-    row_step: int              # this and the next thirteen as `pieces.tables` has them
-    whole: int
-    distance: int
-    places: np.ndarray
-    outer: np.ndarray
-    batch: int
-    out: np.ndarray
-    tile: np.ndarray
-    grid: np.ndarray
-    stride: np.ndarray
-    reach: np.ndarray
-    low: int
-    steps: np.ndarray
-    image_stride: int
     groups: int
     in_place: bool             # whether lines can be read where the input lies
     fill_size: int             # of a line of fill values
     buffer_size: int
-    buffer_rows: int
-    strides: np.ndarray        # elements between rows of the buffer, per axis
     phases: np.ndarray         # of the last axis, one behind the other in a row of the buffer
     width: int                 # positions of a phase
     apart: int                 # padded positions between those of a phase
-    taps: np.ndarray           # elements to each tap of a row
-    size: int                  # of a row of the input
+    size: int                  # of a line of the input
 
 
 @lru_cache(maxsize=256)
-def _lay_out(problem: ConvProblem) -> FilterLayout:
+def _lay_out(problem: ConvProblem) -> tuple[Window, FilterLayout]:
     p, choice = problem, _choose(problem)
     lanes, width, phases = simd.lanes(real_dtype(p)), choice.extents[-1], choice.phases
     apart = p.stride[-1] // choice.step
-    strides = [len(phases) * width * product(choice.extents[a + 1:-1]) for a in range(p.rank - 1)]
     position, phase = np.divmod(np.arange(p.kernel[-1]) * p.dilation[-1], apart)
     taps = np.searchsorted(phases, phase) * width + position
+    extents = *choice.extents[:-1], len(phases) * width
     slack = choice.step * (len(choice.columns) + 1) * lanes            # read by register tiles beside what is wanted
-    return FilterLayout(
-        **tables(p, choice.tile), groups=p.groups, in_place=choice.in_place, fill_size=int(taps.max()) + slack,
-        buffer_size=len(phases) * product(choice.extents) + slack, buffer_rows=product(choice.extents[:-1]),
-        strides=np.array([*strides, 1], np.int64), phases=np.array(phases, np.int64), width=width, apart=apart,
-        taps=taps, size=p.size[-1])
+    return window_over(p, choice.tile, extents, 1, taps), FilterLayout(
+        groups=p.groups, in_place=choice.in_place,
+        fill_size=int(taps.max()) + slack, buffer_size=product(extents) + slack, phases=np.array(phases, np.int64),
+        width=width, apart=apart, size=p.size[-1])
 
 
 @lru_cache(maxsize=256)
 def bind(problem: ConvProblem) -> Callable:
     """All tables of a problem; see `launch`."""
-    choice, layout, maps, unbiased = _choose(problem), _lay_out(problem), flat_maps(problem), bias_vector(problem, None)
+    choice, maps, unbiased = _choose(problem), flat_maps(problem), bias_vector(problem, None)
+    window, layout = _lay_out(problem)
     kernel, threads = settled(direct_filter_kernel), min(problem.threads, choice.items)
 
     def start(x, prepared, bias, out):
         biases = unbiased if bias is None else bias_vector(problem, bias)
-        kernel(layout, x, maps, prepared, biases, out, choice.rows, choice.columns, (0,) * choice.step, threads)
+        kernel(window, layout, x, maps, prepared, biases, out, choice.rows, choice.columns, (0,) * choice.step,
+               threads)
 
     return start
 
@@ -165,59 +158,61 @@ ceil_div_ = compiled(ceil_div)
 
 
 @inner_kernel
-def direct_masks_kernel(layout, masks, lanes, step, first, width):
+def direct_masks_kernel(taps, size, masks, lanes, step, first, width):
     """Which lanes of a row's vectors lie in the input: bits [taps, vectors, step]. Returns which vectors do wholly.
 
-    `first` is the position in the input under the tile's first output and tap.
+    `first` is the position in the input, of so many, under the tile's first output and tap.
     """
-    vectors, taps = ceil_div_(width, lanes), layout.taps
+    vectors = ceil_div_(width, lanes)
     for s in range(taps.size):
         for v in range(vectors * step):
             at = first + taps[s] + v // step * step * lanes + v % step * (lanes - 1)
             low = min(max(-at, 0), lanes)
-            high = max(min(layout.size - at, lanes), low)
+            high = max(min(size - at, lanes), low)
             masks[s * vectors * step + v] = (1 << high) - (1 << low)
     begin = min(max(ceil_div_(-first, step * lanes), 0), vectors)
-    end = (layout.size - first - taps[taps.size - 1] + step - 1) // (step * lanes)
+    end = (size - first - taps[taps.size - 1] + step - 1) // (step * lanes)
     return begin, max(min(end, vectors), begin)
 
 
 @inner_kernel
-def direct_sum_kernel(layout, out, o, ldo, count, width, start, x, p, fill, lines, n, weight, w, masks, begin, end,
+def direct_sum_kernel(window, out, o, ldo, count, width, start, x, p, fill, lines, n, weight, w, masks, begin, end,
                       rows, columns, step):
-    """`filter_rows` with what a layout knows of the window."""
+    """`filter_rows` with what is known of the window."""
     stay_a_function()                                   # the register tiles are long: once is enough
-    filter_rows(out, o, ldo, count, width, start, x, p, fill, lines, n, layout.places, layout.whole, layout.distance,
-                layout.taps, weight, w, masks, begin, end, rows, columns, step)
+    filter_rows(out, o, ldo, count, width, start, x, p, fill, lines, n, window.places, window.whole, window.distance,
+                window.taps, weight, w, masks, begin, end, rows, columns, step)
 
 
 @owning_kernel
-def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads, thread):
+def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads,
+                               thread):
     """One thread's share of the tiles.
 
     Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
-    rank = layout.tile.size
+    window, layout, source = borrow(window), borrow(layout), borrow(source)
+    maps, target = borrow(maps), borrow(target)
+    rank = window.tile.size
     last = rank - 1
     lanes = lanes_of(source.flat)
-    images = layout.batch * layout.groups
+    images = window.batch * layout.groups
     items = images
     for a in range(rank):
-        items *= layout.grid[a]
+        items *= window.grid[a]
     in_place = layout.in_place and source.strides[3 + last] == 1
     apart = target.strides[3 + last]                    # of neighbours in the output
-    segments, steps = piece_steps_kernel(layout, len(rows))
-    table = np.empty(segments * steps * layout.places.size, np.int64)
-    masks = np.empty(layout.taps.size * ceil_div_(layout.tile[last], lanes) * len(step), np.int64)
+    segments, steps = piece_steps_kernel(window, len(rows))
+    table = np.empty(segments * steps * window.places.size, np.int64)
+    masks = np.empty(window.taps.size * ceil_div_(window.tile[last], lanes) * len(step), np.int64)
     fill = np.empty(layout.fill_size, source.flat.dtype)
     for i in range(fill.size):
         fill[i] = maps.fill[0]
     buffer = np.zeros(0 if in_place else layout.buffer_size, source.flat.dtype)
-    sums = np.empty(0 if apart == 1 else layout.tile[last - 1] * layout.tile[last], source.flat.dtype)
+    sums = np.empty(0 if apart == 1 else window.tile[last - 1] * window.tile[last], source.flat.dtype)
     places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
     origin, extent = places[1:], extents[1:]
-    row_targets, row_sources = np.empty(layout.buffer_rows, np.int64), np.empty(layout.buffer_rows, np.int64)
+    row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
     tile, tile_rows, begin, end = -1, 0, 0, 0
     taps = weight.size // layout.groups
     for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
@@ -225,34 +220,34 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
         same = tile == item // images
         if not same:
             tile = item // images
-            direct_place_kernel(layout, tile, origin, extent)
-            tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, places, extents)
-            segments = piece_lines_kernel(layout, table, steps, row_sources if in_place else row_targets, extent)
+            direct_place_kernel(window, tile, origin, extent)
+            tile_rows = im2col_rows_kernel(window, row_targets, row_sources, source, maps, places, extents)
+            segments = piece_lines_kernel(window, table, steps, row_sources if in_place else row_targets, extent)
             begin, end = 0, ceil_div_(extent[last], lanes)
             if in_place:
-                begin, end = direct_masks_kernel(layout, masks, lanes, len(step),
-                                                 origin[last] * len(step) - layout.low, extent[last])
+                begin, end = direct_masks_kernel(window.taps, layout.size, masks, lanes, len(step),
+                                                 origin[last] * len(step) - window.low, extent[last])
         x_base = n * source.strides[0] + g * source.strides[1]
         y_base = n * target.strides[0] + g * target.strides[1]
         for a in range(rank):
             y_base += origin[a] * target.strides[3 + a]
-        x, at = source.flat, x_base + origin[last] * len(step) - layout.low
+        x, at = source.flat, x_base + origin[last] * len(step) - window.low
         if not in_place:
             x, at = buffer, 0
-            count = layout.width - (layout.tile[last] - extent[last]) * len(step)
+            count = layout.width - (window.tile[last] - extent[last]) * len(step)
             for phase in range(layout.phases.size):
                 gather_rows(buffer, phase * layout.width, row_targets, tile_rows, count, source.flat, x_base,
                             row_sources, source.strides[3 + last], maps, 0,
-                            origin[last] * layout.stride[last] + layout.phases[phase], layout.apart, same)
+                            origin[last] * window.stride[last] + layout.phases[phase], layout.apart, same)
         width = extent[last]
         for segment in range(segments):
-            to, ldo, height = piece_target_kernel(layout, segment, extent, target.strides[3:])
+            to, ldo, height = piece_target_kernel(window, segment, extent, target.strides[3:])
             to += y_base
             where, place, ld = target.flat, to, ldo
             if apart != 1:
                 where, place, ld = sums, 0, width
-            direct_sum_kernel(layout, where, place, ld, height, width, bias[g % bias.size], x, at, fill, table,
-                              segment * steps * layout.places.size, weight, g * taps, masks, begin, end, rows, columns,
+            direct_sum_kernel(window, where, place, ld, height, width, bias[g % bias.size], x, at, fill, table,
+                              segment * steps * window.places.size, weight, g * taps, masks, begin, end, rows, columns,
                               step)
             if apart != 1:
                 for i in range(height):
@@ -260,8 +255,8 @@ def direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows,
 
 
 @parallel_kernel
-def direct_filter_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads):
+def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads):
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
-        direct_filter_share_kernel(layout, source, maps, weight, bias, target, rows, columns, step, threads,
+        direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads,
                                    np.int64(thread))

@@ -18,7 +18,7 @@ from ...geometry import ceil_div, share_start
 from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import borrow
 from ..gather import inner_range
-from ..micro import multiply_rows
+from ..micro.products import multiply_rows
 from ..simd import (
     copy,
     epsilon_of,
