@@ -3,7 +3,7 @@
 Output o of such an axis sees the taps r with (o + r dilation - low) divisible by `upsample` u: the outputs with the
 same remainder modulo u share their taps, and over them the convolution is an ordinary one. So a transposed convolution
 multiplies no zero. Phases whose windows are equally large are computed at once, as output channels of one convolution.
-All go to their places at once.
+Where outputs of one shape waste little, those of all phases go to their places at once.
 """
 
 from __future__ import annotations
