@@ -22,7 +22,7 @@ from .geometry import product
 from .limits import conditions, tf32_allowed
 from .lowering import Call, Route
 from .machine import machine
-from .phases import phases
+from .phases import phases_for, takes_whole
 from .problem import ConvProblem
 
 _WORTH_A_LOOK = 1 << 20        # products of one of many windows beside which it costs little to see what its weight is
@@ -138,14 +138,22 @@ class _Scores:
         self._machine = machine(problem.device)
         self._algorithms = registry.algorithms(problem.device)
         self.measured = wisdom.recall(problem, num_threads)
-        self._serial = problem, _parts(problem)
-        self._shared = self._serial
+        self._serial = self._shared = problem               # for one thread, and for all
+        self._parted: dict[bool, tuple[list[ConvProblem], list[ConvProblem]]] = {}
         self._start = self._call = 0.0
         if problem.device == "cpu":
             self._call = self._machine.call
             if num_threads > 1:
-                self._shared = problem.with_threads(num_threads), [p.with_threads(num_threads) for p in self._serial[1]]
+                self._shared = problem.with_threads(num_threads)
                 self._start = self._machine.parallel_start
+
+    def _parts(self, algorithm: ModuleType) -> tuple[list[ConvProblem], list[ConvProblem]]:
+        """The problems in which an algorithm takes this one, for one thread and for all."""
+        whole = takes_whole(algorithm)
+        if whole not in self._parted:
+            serial = _parts(algorithm, self._serial)
+            self._parted[whole] = serial, [part.with_threads(self._shared.threads) for part in serial]
+        return self._parted[whole]
 
     def best(self) -> _Score | None:
         """The cheapest that is allowed; None where none is."""
@@ -165,7 +173,7 @@ class _Scores:
                 score = self._priced(algorithm, least)
                 if not score.refused and (best is None or score.seconds < best.seconds):
                     best = score
-            elif not any(map(algorithm.why_not, self._serial[1])):
+            elif not any(map(algorithm.why_not, self._parts(algorithm)[0])):
                 least, error = self._least(algorithm)
                 if error <= self._limits[1]:
                     heappush(bids, (self._least_of_any(algorithm, least), i, least))
@@ -178,23 +186,26 @@ class _Scores:
 
     def score(self, algorithm: ModuleType) -> _Score:
         """The answers of one algorithm."""
-        refused = next(filter(None, map(algorithm.why_not, self._serial[1])), "")
+        refused = next(filter(None, map(algorithm.why_not, self._parts(algorithm)[0])), "")
         if refused:
-            return _Score(algorithm, self._serial[0], inf, 0, inf, refused, None)
+            return _Score(algorithm, self._serial, inf, 0, inf, refused, None)
         return self._priced(algorithm, self._least(algorithm)[0])
 
     def _priced(self, algorithm: ModuleType, least: float) -> _Score:
         """The answers of an algorithm that supports the problem and takes at least so many seconds on one thread."""
-        best, parts = self._serial
+        best = self._serial
+        parts, shared_parts = self._parts(algorithm)
         seconds = inf
         if _has_no_threads(algorithm):
             seconds = least
         elif least <= len(parts) * (_SURELY_SHARED * self._start + self._call_of(algorithm)) or not self._start:
             seconds = sum(algorithm.cost(part, self._machine) for part in parts)
         if self._least_of_any(algorithm, least) < seconds and self._start > 0:    # a small one is not worth the threads
-            shared = sum(algorithm.cost(part, self._machine) for part in self._shared[1])
+            shared = sum(algorithm.cost(part, self._machine) for part in shared_parts)
             if shared < seconds:
-                seconds, (best, parts) = shared, self._shared
+                seconds, best, parts = shared, self._shared, shared_parts
+        if parts and parts[0] != best and self._call > 0:
+            seconds += self._machine.seconds({"phases.calls": 1, "phases.placed": product(best.out_shape)})
         workspace = sum(algorithm.workspace(part, self._machine) for part in parts)
         error = max(map(algorithm.error, parts), default=1.0)
         return _Score(algorithm, best, seconds, workspace, error, self._over_limit(workspace, error),
@@ -202,7 +213,7 @@ class _Scores:
 
     def _call_of(self, algorithm: ModuleType) -> float:
         """What a call of an algorithm takes beside its work."""
-        return self._call * self._serial[0].calls(_calls(algorithm))
+        return self._call * self._serial.calls(_calls(algorithm))
 
     def _over_limit(self, workspace: int, error: float) -> str:
         workspace_limit, error_limit = self._limits
@@ -214,14 +225,15 @@ class _Scores:
 
     def _least(self, algorithm: ModuleType) -> tuple[float, float]:
         """(seconds on one thread, error) that the algorithm cannot undercut."""
-        if not hasattr(algorithm, "least") or not self._serial[1]:
+        parts, _ = self._parts(algorithm)
+        if not hasattr(algorithm, "least") or not parts:
             return 0.0, 1.0
-        answers = [algorithm.least(part, self._machine) for part in self._serial[1]]
+        answers = [algorithm.least(part, self._machine) for part in parts]
         return sum(seconds for seconds, _ in answers), max(error for _, error in answers)
 
     def _least_of_any(self, algorithm: ModuleType, seconds: float) -> float:
         """The least with any number of threads, from that on one."""
-        return seconds if _has_no_threads(algorithm) else min(seconds, seconds / self._shared[0].threads + self._start)
+        return seconds if _has_no_threads(algorithm) else min(seconds, seconds / self._shared.threads + self._start)
 
 
 def _has_no_threads(algorithm: ModuleType) -> bool:
@@ -272,13 +284,13 @@ def is_outer(route: Route, weight: np.ndarray) -> bool:
     return all(outer_factors(window) is not None for window in weight[:, 0])
 
 
-def _parts(problem: ConvProblem) -> list[ConvProblem]:
-    """The plain problems of which one consists, as far as they are computed at all."""
+def _parts(algorithm: ModuleType, problem: ConvProblem) -> list[ConvProblem]:
+    """The problems in which an algorithm takes one, as far as they are computed at all."""
     if product(problem.out_shape) == 0:
         return []
     if set(problem.upsample) == {1}:                   # as `phases` would say, in a tenth of the time
         return [problem]
-    return [phase.problem for phase in phases(problem) if phase.problem is not None]
+    return [phase.problem for phase in phases_for(algorithm, problem) if phase.problem is not None]
 
 
 def seconds(problem: ConvProblem) -> float:

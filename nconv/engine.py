@@ -13,7 +13,7 @@ from . import registry, shortcuts
 from .choice import Decision, decide, decide_call, decide_for, depends_on_weight, is_outer
 from .geometry import product
 from .lowering import Call, Route, check_out
-from .phases import at_once, phases
+from .phases import at_once, phases_for, takes_whole
 from .problem import ConvProblem
 
 
@@ -77,7 +77,7 @@ def _known_algorithm(call: Call, decision: Decision) -> shortcuts.Shortcut | Non
 def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
     """`_run` for arrays of the problem's own type on the CPU, with all settled that does not depend on them."""
     problem, algorithm = decision.problem, decision.algorithm
-    if phases(problem)[0].problem != problem:
+    if phases_for(algorithm, problem)[0].problem != problem:
         return partial(_run, route, decision)
     allocate = registry.arrays(problem.device).allocate
 
@@ -146,16 +146,19 @@ def prepare(decision: Decision, route: Route, weight: Any, bias: Any) -> tuple[t
     problem = decision.problem
     arrays = registry.arrays(problem.device)
     weight = arrays.widen(route.weigh(weight), problem)
-    plain = phases(problem)[0].problem == problem       # then the algorithm itself keeps what it makes of weights
+    algorithm = decision.algorithm
+    plain = phases_for(algorithm, problem)[0].problem == problem       # then it keeps what it makes of weights itself
     make = _prepare_phases if plain else arrays.kept(_prepare_phases)
-    prepared = make(problem, weight, decision.algorithm) if product(problem.out_shape) else ()
+    prepared = make(problem, weight, algorithm) if product(problem.out_shape) else ()
     return prepared, arrays.widen(bias, problem)
 
 
 def _prepare_phases(problem: ConvProblem, weight: Any, algorithm: ModuleType) -> tuple:
+    if takes_whole(algorithm):
+        return (algorithm.prepare(problem, weight),)
     arrays = registry.arrays(problem.device)
     return tuple(phase.problem and algorithm.prepare(phase.problem, arrays.weight_of(problem, phase, weight))
-                 for phase in phases(problem))
+                 for phase in phases_for(algorithm, problem))
 
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:
@@ -179,11 +182,11 @@ def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out
 
 
 def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
-    parts = phases(problem)
+    parts = phases_for(algorithm, problem)
     if parts[0].problem == problem:
         algorithm.run(problem, prepared[0], x, bias, result)
     elif at_once(parts):
-        _run_at_once(arrays, algorithm, problem, prepared, x, bias, result)
+        _run_at_once(arrays, algorithm, problem, parts, prepared, x, bias, result)
     else:
         for part, packed in zip(parts, prepared, strict=True):
             places = part.blocks[0].places
@@ -195,9 +198,8 @@ def _run_phases(arrays, algorithm, problem, prepared, x, bias, result) -> None:
                 result[places] = y
 
 
-def _run_at_once(arrays, algorithm, problem, prepared, x, bias, result) -> None:
+def _run_at_once(arrays, algorithm, problem, parts, prepared, x, bias, result) -> None:
     """Run all phases, one behind the other in memory, and bring the blocks of all to their places."""
-    parts = phases(problem)
     if bias is not None:
         bias = np.repeat(bias.reshape(problem.groups, 1, problem.K), len(parts[0].blocks), 1).reshape(-1)
     with arrays.phase_targets(parts[0].problem, len(parts)) as y:

@@ -22,7 +22,7 @@ from . import store
 from .geometry import product
 from .problem import ConvProblem
 
-_FORMAT = 4                    # of the file: those before had rates of other models
+_FORMAT = 5                    # of the file: those before had rates of other models
 
 WORTH_THE_LONG_WAY = 1 << 20
 """Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
@@ -112,6 +112,10 @@ _RATES = {
     "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-8),
     "im2col.rows": (1.36e-9, 9.27e-9), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-9),
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
+    "col2im.products": (1.05, 1.05), "col2im.tiles": (1e-9, 2.3e-9), "col2im.rows": (4.8e-9, 6.8e-9),
+    "col2im.gathered": (3.7e-12, 3.6e-12), "col2im.added": (1e-9, 6e-10), "col2im.stored": (8e-10, 2.8e-9),
+    "col2im.joined": (5.2e-9, 5.1e-9), "col2im.lines": (1.4e-8, 1.1e-8), "col2im.packed": (1.1e-9, 7.5e-10),
+    "col2im.items": (1.6e-6, 1.8e-6), "phases.calls": (1e-5, 1.5e-5), "phases.placed": (1e-10, 3.3e-10),
     "winograd.products": (1.64, 1.36), "winograd.loaded": (5.6e-11, 3.9e-11), "winograd.spilled": (3.3e-11, 3.5e-11),
     "winograd.tiles": (1.5e-7, 3.8e-8), "winograd.gathered": (2.8e-10, 2.2e-10), "winograd.rows": (1.7e-9, 7.7e-9),
     "winograd.transformed": (4.1e-11, 2.2e-11), "winograd.weights": (2.1e-10, 4.2e-10),
@@ -124,12 +128,13 @@ _RATES = {
 }
 """What a public call takes that prepares a small weight, and one piece of an algorithm's work as its `counts` names it.
 
-Of processors without AVX-512 and with it. Seconds; but of `products`, `points` and `kernels` the algorithms count the
-seconds at the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft`
-by least squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn
-problems have too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s and those of direct sums of one
-channel (`filters`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once held
-to vectors of 32 bytes.
+Of processors without AVX-512 and with it; `phases` is what it takes to bring those of a problem to their places, beside
+the algorithm that computes them. Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at
+the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least
+squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn problems have
+too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s, `col2im`'s and those of direct sums of one channel
+(`filters`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once held to
+vectors of 32 bytes.
 """
 
 

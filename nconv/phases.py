@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product as every
 from math import gcd
+from types import ModuleType
 from typing import NamedTuple
 
 from .geometry import ceil_div, product, span
@@ -39,11 +40,26 @@ _EVERYTHING = (slice(None), slice(None))
 _WASTE = 1.25                  # outputs of phases computed together over those that are wanted
 
 
+def takes_whole(algorithm: ModuleType) -> bool:
+    """Whether an algorithm takes problems with zeros between the elements of their input as they are."""
+    return hasattr(algorithm, "WHOLE")
+
+
+def phases_for(algorithm: ModuleType, problem: ConvProblem) -> tuple[Phase, ...]:
+    """The parts in which an algorithm takes a problem: its `phases`, or the problem itself."""
+    return _whole(problem) if takes_whole(algorithm) else phases(problem)
+
+
+@lru_cache(maxsize=1024)
+def _whole(problem: ConvProblem) -> tuple[Phase, ...]:
+    return (Phase(problem, (Block(*(_EVERYTHING,) * 3),)),)
+
+
 @lru_cache(maxsize=1024)
 def phases(problem: ConvProblem) -> tuple[Phase, ...]:
     """The parts of a problem; the problem itself where nothing stands between the elements of its input."""
     if all(u == 1 for u in problem.upsample) or any(s != 1 for s in problem.stride) or 0 in problem.out + problem.size:
-        return (Phase(problem, (Block(*(_EVERYTHING,) * 3),)),)
+        return _whole(problem)
     parts = []
     for choice in every(*(_axis_phases(*axis) for axis in zip(
             problem.size, problem.out, problem.kernel, problem.dilation, problem.padding, problem.upsample,

@@ -226,7 +226,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     --------
     >>> import nconv
     >>> [a.name for a in nconv.algorithms() if a.device == "cpu"]
-    ['small', 'direct', 'depthwise', 'im2col', 'winograd', 'winograd_large', 'fft_tiles', 'fft', 'separable']
+    ['small', 'direct', 'depthwise', 'im2col', 'col2im', 'winograd', 'winograd_large', 'fft_tiles', 'fft', 'separable']
     """
     return tuple(Algorithm(a.NAME, device, a.SUPPORTS, a.REFERENCE)
                  for device in registry.devices() for a in registry.algorithms(device))

@@ -17,6 +17,9 @@ An algorithm is a module with a few names::
                                                       # undercut, soon counted; only where `cost` takes long
     CALLS = 2.4                                       # only where a call with preparation takes other than 1 beside its
                                                       # work; with the weight prepared it takes 1 at most
+    WHOLE = True                                      # only where it takes problems with zeros between the elements of
+                                                      # their input as they are, and weights as they lie; else `phases`
+                                                      # parts them before
     SERIAL = True                                     # only where it has no threads, and `least` is its cost
 
 `weight` has shape `problem.weight_shape`, `x` and `out` have `problem.x_shape` and `problem.out_shape` (as views in
@@ -29,8 +32,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = {"cpu": ("small", "direct", "depthwise", "im2col", "winograd", "winograd_large", "fft_tiles", "fft",
-                    "separable"),
+_MODULES = {"cpu": ("small", "direct", "depthwise", "im2col", "col2im", "winograd", "winograd_large", "fft_tiles",
+                    "fft", "separable"),
             "cuda": ("direct", "im2col", "fft")}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from . import threads
 from .geometry import product
 from .lowering import Call, Route
-from .phases import phases
+from .phases import phases_for
 from .problem import ConvProblem
 
 Shortcut = Callable[..., Any]
@@ -101,7 +101,8 @@ def shortcut(call: Call, problem: ConvProblem, algorithm: ModuleType, allocate: 
     """
     route = call.route
     dtype = problem.engine
-    if not hasattr(algorithm, "shortcut") or not _is_usual(call) or phases(problem)[0].problem != problem:
+    parted = phases_for(algorithm, problem)[0].problem != problem
+    if not hasattr(algorithm, "shortcut") or not _is_usual(call) or parted:
         return None
     if (product(call.x.shape) + product(call.weight.shape) + product(route.shape)) * dtype.itemsize > _SHOWN:
         return None

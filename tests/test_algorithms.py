@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
 from nconv import engine, registry
-from nconv.cpu import depthwise, simd, small
+from nconv.cpu import col2im, depthwise, simd, small
 from nconv.machine import vector_bytes
 from nconv.problem import ConvProblem
 
@@ -56,6 +56,10 @@ def refused(name, problem):
     if name == "depthwise":
         own = problem.C == problem.K == 1 and problem.groups >= simd.lanes(problem.real)
         return problem.engine.kind == "c" or not own
+    if name == "col2im":
+        spread = set(problem.upsample) != {1} and set(problem.stride) == {1}
+        return (not spread or problem.engine.kind == "c" or problem.channels_last or problem.fill != 0
+                or set(problem.boundary) != {"constant"})
     if name == "fft_tiles":
         return problem.engine.kind == "i" or max(problem.stride) > 1 or max(problem.kernel) == 1
     if name in LONGEST_WINDOW:
@@ -148,6 +152,42 @@ def test_windows_in_pieces(name, kernel, stride, dilation, dtype, boundary):
             check(ALGORITHMS[name], problem, layout, weight, bias)
 
 
+# Window, zeros between elements, dilation and padding of each axis: one tap a residue, several, none; unequal numbers.
+_SPREAD = [((2,), (2,), (1,), (0,)), ((16,), (8,), (1,), (4,)), ((5,), (6,), (1,), (3,)), ((3,), (10,), (2,), (1,)),
+           ((4, 4), (2, 2), (1, 1), (2, 2)), ((3, 5), (2, 3), (1, 2), (1, 4)), ((7, 2), (1, 5), (1, 1), (6, 1)),
+           ((3, 1, 3), (2, 2, 1), (1, 1, 2), (2, 0, 2)), ((2, 3, 4), (3, 2, 4), (2, 1, 3), (1, 2, 5))]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("spread", _SPREAD)
+def test_product_sums_of_several_tiles(spread, dtype, threads, monkeypatch):
+    """Tiles and chunks of channels that are cut on every axis; weights packed before and where they are used."""
+    kernel, upsample, dilation, padding = spread
+    rank = len(kernel)
+    size = ((83,), (9, 14), (4, 5, 6))[rank - 1]
+    problem = ConvProblem(N=3, groups=2, C=11, K=7, size=size, kernel=kernel, stride=(1,) * rank, dilation=dilation,
+                          upsample=upsample, padding=tuple((n, n + 1) for n in padding), dtype=np.dtype(dtype),
+                          threads=threads, has_bias=True)
+    whole = col2im._choose(problem)
+    assert whole.tile == (3, *problem.out)
+    for asked in (problem, problem.replace(groups=1)):
+        assert col2im._choose(asked).packs == (asked.groups == 1)
+        check(col2im, asked, *operands(asked))
+    caches = col2im._choose, col2im.bind
+    for name, most in (("_SUMS_BYTES", 3000), ("_POSITIONS", 8), ("_BUFFER_BYTES", 200), ("_CHUNK", 4)):
+        monkeypatch.setattr(col2im, name, most)
+    try:
+        for cache in caches:
+            cache.cache_clear()
+        choice = col2im._choose(problem)
+        assert choice.chunk < problem.C and not choice.packs and choice.items > whole.items
+        check(col2im, problem, *operands(problem))
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
 _NARROW = """
 import sys
 import nconv.machine
@@ -155,15 +195,18 @@ sys.path.insert(0, {tests!r})
 nconv.machine.vector_bytes, nconv.machine.vector_registers = lambda: {size}, lambda: 16
 from test_algorithms import ALGORITHMS, CASES, check, operands
 for case in {cases!r}:
-    check(ALGORITHMS["depthwise"], CASES[case], *operands(CASES[case]))
+    check(ALGORITHMS[{name!r}], CASES[case], *operands(CASES[case]))
 """
 
 
 @pytest.mark.parametrize("size", [size for size in (16, 32) if size < vector_bytes()])
-def test_channels_with_own_windows_on_machines_with_narrower_vectors(size, tmp_path):
+@pytest.mark.parametrize("name", ["depthwise", "col2im"])
+def test_machines_with_narrower_vectors(name, size, tmp_path):
     cases = [f"own_windows{shape}-{variant}" for shape in ("", "_short", "_line", "_volume")
              for variant in ("plain", "stride", "batch", "wrap")]
-    program = _NARROW.format(tests=str(Path(__file__).parent), size=size, cases=cases)
+    if name == "col2im":
+        cases = [case for case in CASES if case.endswith("upsampled")]
+    program = _NARROW.format(tests=str(Path(__file__).parent), size=size, cases=cases, name=name)
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
 
 
@@ -203,7 +246,7 @@ def test_mirrored_lines_of_taps(dtype):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_threads_change_nothing(name):
-    for case in ("long_signal-plain", "layer-stride", "image-grouped", "outer_volume-plain"):
+    for case in ("long_signal-plain", "layer-stride", "image-grouped", "outer_volume-plain", "layer-upsampled"):
         problem = CASES[case]
         if not supported(ALGORITHMS[name], problem):
             continue
@@ -215,8 +258,8 @@ def test_threads_change_nothing(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_odd_memory(name):
-    problem = CASES[{"separable": "outer_image-grouped", "depthwise": "own_windows-asymmetric"}.get(
-        name, "layer-asymmetric")]
+    problem = CASES[{"separable": "outer_image-grouped", "depthwise": "own_windows-asymmetric",
+                     "col2im": "layer-upsampled"}.get(name, "layer-asymmetric")]
     x, weight, bias = operands(problem)
     for view in (np.asfortranarray(x), x[..., ::-1].copy()[..., ::-1], np.repeat(x, 2, axis=-1)[..., ::2],
                  np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
@@ -229,7 +272,7 @@ def test_odd_memory(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_infinite_values_stay_where_they_are(name, value):
     for case in ("long_signal-plain", "image-symmetric", "layer-stride", "layer-dilation", "layer-tail",
-                 "outer_image-symmetric", "own_windows-stride", "own_windows-symmetric"):
+                 "layer-upsampled", "outer_image-symmetric", "own_windows-stride", "own_windows-symmetric"):
         problem = CASES[case]
         if not supported(ALGORITHMS[name], problem):
             continue
@@ -248,7 +291,7 @@ def test_infinite_values_stay_where_they_are(name, value):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_large_samples_do_not_drown_small_outputs(name):
-    own = {"separable": "outer_image-plain", "depthwise": "own_windows_line-plain"}
+    own = {"separable": "outer_image-plain", "depthwise": "own_windows_line-plain", "col2im": "long_signal-upsampled"}
     case = "signal-plain" if name in LONGEST_WINDOW else own.get(name, "long_signal-plain")
     problem = CASES[case].replace(dtype=np.dtype("f8"))
     x, weight, bias = operands(problem)

@@ -31,6 +31,12 @@ def test_a_forced_method_runs_alone(name, monkeypatch):
         np.testing.assert_allclose(nconv.convolve(signals, windows, method=name, axes=-1),
                                    np.multiply.outer(np.arange(1.0, 20), np.convolve(X, taps)), atol=1e-12)
         return
+    if name == "col2im":                                # with zeros between the samples
+        spread = np.zeros(2 * X.size - 1)
+        spread[::2] = X
+        np.testing.assert_allclose(nconv.conv_transpose1d(X[None, None], taps[None, None], stride=2, method=name)[0, 0],
+                                   np.convolve(spread, taps), atol=1e-12)
+        return
     np.testing.assert_allclose(nconv.convolve([X, 2 * X], [taps, -taps], method=name),
                                np.multiply.outer([1, 1, -2], np.convolve(X, taps)), atol=1e-12)
 

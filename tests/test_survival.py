@@ -93,12 +93,14 @@ def test_a_damaged_cache(tmp_path):
     survive("assert right()", tmp_path)
 
 
-@pytest.mark.parametrize("method", ["direct", "im2col", "separable", "small", "fft", "winograd", "fft_tiles"])
+@pytest.mark.parametrize("method", ["direct", "im2col", "separable", "small", "fft", "winograd", "fft_tiles", "col2im"])
 def test_kernels_from_the_cache_need_no_compiler(cache, method):
     """A third of a warm first call was Numba reading what it can compile, SciPy's linear algebra among it."""
     body = f"""
         maps, layer = x[:14_400].reshape(1, 16, 30, 30), np.ones((16, 16, 3, 3))
-        if {method!r} in ("im2col", "winograd", "fft_tiles"):
+        if {method!r} == "col2im":
+            nconv.conv_transpose2d(maps, layer, stride=2, method="col2im")
+        elif {method!r} in ("im2col", "winograd", "fft_tiles"):
             nconv.conv2d(maps, layer, method={method!r})
         else:
             image = maps[0, 0] if {method!r} == "small" else x[:90_000].reshape(300, 300)

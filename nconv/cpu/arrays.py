@@ -23,7 +23,7 @@ from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
 from .kept import kept
-from .simd import lanes_of, transpose_square, vload, vload_first, vstore_in_turn, vstore_in_turn_first
+from .simd import copy, lanes_of, transpose_square, vload, vload_first, vstore_in_turn, vstore_in_turn_first
 
 ceil_div_ = compiled(ceil_div)
 share_start_ = compiled(share_start)
@@ -110,8 +110,7 @@ def weight_of(problem: ConvProblem, phase: Phase, weight: np.ndarray) -> np.ndar
     first = weight[phase.blocks[0].taps]
     if len(phase.blocks) == 1:
         return np.ascontiguousarray(first)
-    if not weight.flags.aligned or any(stride % weight.itemsize for stride in weight.strides):
-        weight = np.ascontiguousarray(weight)
+    weight = _in_elements(weight)
     stacked = np.empty((len(phase.blocks) * weight.shape[0], *first.shape[1:]), weight.dtype)
     _settled(stack_weights_kernel, weight.dtype)(
         _spanned(weight), _block_taps(problem, weight.strides), problem.groups * problem.K, problem.K, problem.C,
@@ -353,6 +352,12 @@ def pack_weight_kernel(weight, rows, taps, M, packed, threads):
 # --------------------------------------------------------------------------------- Phases: their weights and outputs
 
 
+def _in_elements(array: np.ndarray) -> np.ndarray:
+    """An array whose strides are whole elements."""
+    whole = array.flags.aligned and not any(stride % array.itemsize for stride in array.strides)
+    return array if whole else np.ascontiguousarray(array)
+
+
 def _spanned(array: np.ndarray) -> np.ndarray:
     """All memory from an array's lowest element to its highest, flat."""
     rising = array[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)]
@@ -371,12 +376,18 @@ class BlockTaps(NamedTuple):
 @lru_cache(maxsize=256)
 def _block_taps(problem: ConvProblem, strides: tuple[int, ...]) -> BlockTaps:
     """The places for a weight of these strides in bytes, of a problem's only phase."""
+    row, channel, window = _tap_places(problem, strides)
+    places = [window[block.taps[2:]].ravel() for block in phases(problem)[0].blocks]
+    return BlockTaps(row, channel, np.array(places, np.int64))
+
+
+def _tap_places(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, np.ndarray]:
+    """From one output channel of a `_spanned` weight to the next, from one channel, and places of the first's taps."""
     steps = [stride // problem.engine.itemsize for stride in strides]
     sizes = problem.groups * problem.K, problem.C, *problem.kernel
     lowest = sum((n - 1) * -step for n, step in zip(sizes, steps, strict=True) if step < 0)
     window = lowest + sum(np.ix_(*(np.arange(n) * step for n, step in zip(problem.kernel, steps[2:], strict=True))))
-    places = [window[block.taps[2:]].ravel() for block in phases(problem)[0].blocks]
-    return BlockTaps(steps[0], steps[1], np.array(places, np.int64))
+    return steps[0], steps[1], np.asarray(window, np.int64)
 
 
 @parallel_kernel
@@ -402,6 +413,68 @@ def stack_weights_kernel(weight, taps, rows, K, channels, out, threads):
                                 out[to] = weight[at]
                                 at += np.uint64(taps.channel)
                                 to += np.uint64(window)
+
+
+class RowTaps(NamedTuple):
+    """A weight whose every tap is an output channel of its own, as rows (output channel, tap from the window's end)."""
+
+    flat: np.ndarray           # its memory; of a packed one [groups, blocks of M rows, C, M]
+    places: np.ndarray         # int64, (rows of all groups,): in the first channel; of a packed one empty
+    channel: int               # from one channel to the next
+    dense: int                 # 1: rows lie side by side
+
+
+@lru_cache(maxsize=256)
+def _row_places(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[np.ndarray, int, int]:
+    """Places, channel and dense of a weight with these strides in bytes."""
+    row, channel, window = _tap_places(problem, strides)
+    places = np.add.outer(np.arange(problem.groups * problem.K) * row, window.ravel()[::-1]).ravel()
+    return places, channel, int((np.diff(places) == 1).all())
+
+
+def row_taps(problem: ConvProblem, weight: np.ndarray) -> RowTaps:
+    """A weight as it lies."""
+    weight = _in_elements(weight)
+    return RowTaps(_spanned(weight), *_row_places(problem, weight.strides))
+
+
+@kept
+def packed_taps(problem: ConvProblem, weight: np.ndarray, M: int) -> RowTaps:
+    """A weight that lies anyhow, packed for `multiply_tile`: zero beyond a group's last row."""
+    taps = row_taps(problem, weight)
+    rows = taps.places.size // problem.groups
+    packed = np.empty(problem.groups * round_up(rows, M) * problem.C, weight.dtype)
+    _settled(pack_taps_kernel, weight.dtype)(taps, rows, problem.C, M, packed, packing_threads(problem, packed.size))
+    return RowTaps(packed, np.empty(0, np.int64), 0, 0)
+
+
+@inner_kernel
+def pack_taps(packed, at, M, taps, first, filled, c0, c1):
+    """packed [c1 - c0, M] from `at` on = rows from `first` on of channels c0 <= c < c1, zeros from `filled` to M."""
+    for c in range(c0, c1):
+        to = np.uint64(at + (c - c0) * M)
+        if taps.dense:
+            copy(packed, to, taps.flat, c * taps.channel + taps.places[first], filled)
+        else:
+            for i in range(filled):
+                packed[to + np.uint64(i)] = taps.flat[np.uint64(c * taps.channel + taps.places[first + i])]
+        for i in range(filled, M):
+            packed[to + np.uint64(i)] = 0
+
+
+@parallel_kernel
+def pack_taps_kernel(taps, rows, channels, M, packed, threads):
+    """packed [groups, blocks, channels, M] = the `rows` of each group.
+
+    Parallel over the blocks of all groups; race-free because each is written by one thread.
+    """
+    blocks = ceil_div_(rows, M)
+    items = packed.size // (channels * M)
+    for thread in prange(threads):
+        for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+            first = item % blocks * M
+            pack_taps(packed, item * channels * M, M, taps, item // blocks * rows + first, min(M, rows - first), 0,
+                      channels)
 
 
 class BlockRows(NamedTuple):
@@ -467,5 +540,8 @@ def interleave_rows(target, to, dt, source, at, rows, ds, width):
                              vload_first(source, at + rows[1], pairs, first), width)
         return
     for r in range(count):
-        for i in range(done, (width - r + count - 1) // count):
-            target[to + (i * count + r) * dt] = source[at + rows[r] + i * ds]
+        there, from_ = np.uint64(to + (done * count + r) * dt), np.uint64(at + rows[r] + done * ds)
+        for _ in range(done, (width - r + count - 1) // count):
+            target[there] = source[from_]
+            there += np.uint64(count * dt)
+            from_ += np.uint64(ds)

@@ -17,8 +17,12 @@ from .arrays import Operand, operand, parts
 Bind = Callable[[ConvProblem], Callable[[Operand, Any, np.ndarray | None, Operand], None]]
 
 
-def entries(prepare: Callable[[ConvProblem, np.ndarray], Any], bind: Bind) -> tuple[Callable, Callable]:
-    """``(run, shortcut)`` of an algorithm, as `registry` and `shortcuts` want them."""
+def entries(prepare: Callable[[ConvProblem, np.ndarray], Any], bind: Bind,
+            in_c_order: bool = True) -> tuple[Callable, Callable]:
+    """``(run, shortcut)`` of an algorithm, as `registry` and `shortcuts` want them.
+
+    `prepare` gets weights in C order, if they are not to come as they lie.
+    """
 
     def run(problem, prepared, x, bias, out):
         """Fill `out`; see `registry` for the shapes."""
@@ -26,7 +30,7 @@ def entries(prepare: Callable[[ConvProblem, np.ndarray], Any], bind: Bind) -> tu
 
     def shortcut(problem, x, weight, out, prepared=None, is_right=None):
         """See `shortcuts`."""
-        source, target, read = _strides(problem, *x), _strides(problem, *out), _reader(*weight)
+        source, target, read = _strides(problem, *x), _strides(problem, *out), _reader(*weight, in_c_order)
         if source is None or target is None or read is None:
             return None
         start = bind(problem)
@@ -65,12 +69,14 @@ def _strides(problem: ConvProblem, view: np.ndarray, base: np.ndarray) -> np.nda
     return seen.strides if np.may_share_memory(seen.flat, base) else None
 
 
-def _reader(view: np.ndarray, base: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
-    """How to see an array that lies as `base` does in the way that `view` sees it, in C order."""
+def _reader(view: np.ndarray, base: np.ndarray, in_c_order: bool) -> Callable[[np.ndarray], np.ndarray] | None:
+    """How to see an array that lies as `base` does in the way that `view` sees it, maybe in C order."""
     found = address(view, base)
     if found is None:
         return None
     shape, dtype, strides, offset = view.shape, view.dtype, view.strides, found[0] * base.itemsize
     if view.flags.c_contiguous and not offset:
         return lambda array: array.reshape(shape)
+    if not in_c_order:
+        return lambda array: np.ndarray(shape, dtype, array, offset, strides)
     return lambda array: np.ascontiguousarray(np.ndarray(shape, dtype, array, offset, strides))

@@ -231,6 +231,23 @@ def vload_first(typingctx, array, index, count, fill):
 
 
 @intrinsic
+def vload_where(typingctx, array, index, bits):
+    """The vector at array[index:] in the lanes i whose bit ``bits >> i & 1`` is set, zeros in the others."""
+    vec = vec_of(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, index, bits = args
+        vector_type = context.get_value_type(vec)
+        wanted = builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
+        pointer = address_of(context, builder, sig.args[0], array, index)
+        return masked(builder, "load", vec, [
+            builder.bitcast(pointer, vector_type.as_pointer()), ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8),
+            wanted, ir.Constant(vector_type, None)], vector_type)
+
+    return vec(array, types.intp, types.int64), codegen
+
+
+@intrinsic
 def vstore(typingctx, array, index, value):
     """Write a vector to array[index:]."""
 
@@ -256,6 +273,27 @@ def vstore_in_turn(typingctx, array, index, even, odd):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, even, odd), codegen
+
+
+@intrinsic
+def vstore_turns(typingctx, array, index, vectors):
+    """`vstore_in_turn` of any number of vectors, a tuple."""
+    vec, count = vec_of(array.dtype), len(vectors)
+
+    def codegen(context, builder, sig, args):
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
+        values = cgutils.unpack_tuple(builder, args[2], count)
+        for number in range(count):
+            value = values[0]
+            for turn, other in enumerate(values):       # each brings its lanes to their places among those so far
+                lanes = [divmod(number * vec.n + i, count) for i in range(vec.n)]
+                value = builder.shuffle_vector(value, other, ir.Constant(ir.VectorType(ir.IntType(32), vec.n), [
+                    vec.n + at if whose == turn else i for i, (at, whose) in enumerate(lanes)]))
+            store_vector(builder, value, builder.gep(pointer, [ir.Constant(INT, number * vec.n)]),
+                         vec.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vectors), codegen
 
 
 @intrinsic
