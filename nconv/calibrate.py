@@ -131,7 +131,7 @@ def _time(algorithm: ModuleType, problem: ConvProblem) -> float:
 
         route = Route(problem, same, same, same, problem.out_shape, problem.dtype)
         call = Call(route, x, weight, method=algorithm.NAME)
-        known = engine.known_way(call, choice.Decision(problem, algorithm, 0, 0.0, tuple))
+        known = engine.known_way(call, choice.Decision(problem, algorithm, 0.0, tuple))
 
         def run():
             kept.forget()

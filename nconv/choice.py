@@ -12,7 +12,7 @@ from functools import cache, cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from math import inf
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -48,9 +48,13 @@ class Decision:
 
     problem: ConvProblem             # with the number of threads that serves it best
     algorithm: ModuleType
-    workspace: int
     seconds: float                   # measured where it was, else estimated
     _table: Callable[[], tuple[Candidate, ...]]
+
+    @cached_property
+    def workspace(self) -> int:
+        """Peak bytes beside input and output."""
+        return _workspace(self.algorithm, _parts(self.algorithm, self.problem), machine(self.problem.device))
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -71,17 +75,22 @@ def _decide(problem: ConvProblem, method: str, num_threads: int, workspace_limit
     names = registry.names(problem.device)
     if method != "auto" and method not in names:
         raise ValueError(f"unknown method: method={method!r}, expected 'auto' or one of {', '.join(map(repr, names))}")
-    scores = _Scores(problem, num_threads, workspace_limit, error_limit if method == "auto" else inf)
-    if method == "auto" and (twin := separable_twin(problem)) is not None and not scores.measured:
+    limits = workspace_limit, error_limit if method == "auto" else inf
+    winner: _Score | None
+    scores = _Scores(problem, num_threads, *limits)
+    if method != "auto":
+        winner = scores.score(_all_traits(problem.device)[names.index(method)])
+    elif (twin := separable_twin(problem)) is None or scores.measured or wisdom.recall(twin, num_threads):
+        winner = scores.best()
+    else:
         # Passes apart, to know that the weight is an outer product changes nothing; most calls ask for both.
         known = _decide(twin, method, num_threads, workspace_limit, error_limit)
-        if known.algorithm.NAME != "separable" and not wisdom.recall(twin, num_threads):
+        if known.algorithm.NAME != "separable":
             return replace(known, problem=problem.with_threads(known.problem.threads), _table=scores.table)
-    winner = scores.best() if method == "auto" else scores.score(registry.algorithms(problem.device)[
-        names.index(method)])
+        winner = _Scores(twin, num_threads, *limits).best(without=known.algorithm)
     if winner is None or winner.refused:
         _refuse(method, scores.table(), workspace_limit)
-    return Decision(winner.problem, winner.algorithm, winner.workspace, winner.seconds, scores.table)
+    return Decision(problem.with_threads(winner.problem.threads), winner.algorithm, winner.seconds, scores.table)
 
 
 def surely_best(problem: ConvProblem) -> ModuleType | None:
@@ -109,13 +118,29 @@ def _calls(algorithm: ModuleType) -> float:
     return getattr(algorithm, "CALLS", 1.0)
 
 
+class _Traits(NamedTuple):
+    """What `registry` says of an algorithm, looked up once."""
+
+    algorithm: ModuleType
+    calls: float
+    serial: bool                     # takes one thread, whatever it is given; then `least` is its cost
+    whole: bool                      # takes problems with zeros between the elements of their input as they are
+    least: Callable[..., tuple[float, float]] | None
+
+
+@cache
+def _all_traits(device: str) -> tuple[_Traits, ...]:
+    return tuple(_Traits(a, _calls(a), hasattr(a, "SERIAL"), takes_whole(a), getattr(a, "least", None))
+                 for a in registry.algorithms(device))
+
+
 class _Score(NamedTuple):
     """An algorithm's answers."""
 
     algorithm: ModuleType
     problem: ConvProblem             # with the number of threads that serves it best
+    parts: list[ConvProblem]         # in which the algorithm takes it
     estimate: float                  # seconds; infinite where refused
-    workspace: int
     error: float
     refused: str
     measured: float | None           # seconds
@@ -129,14 +154,14 @@ class _Score(NamedTuple):
 class _Scores:
     """The algorithms' answers about one problem, each asked when it is needed.
 
-    A good answer costs tens of microseconds, and there are seven algorithms. Most need not be asked: each knows at once
+    A good answer costs tens of microseconds, and there are ten algorithms. Most need not be asked: each knows at once
     a time that it cannot undercut.
     """
 
     def __init__(self, problem: ConvProblem, num_threads: int, workspace_limit: int | None, error_limit: float):
         self._limits = workspace_limit, error_limit
         self._machine = machine(problem.device)
-        self._algorithms = registry.algorithms(problem.device)
+        self._algorithms = _all_traits(problem.device)
         self.measured = wisdom.recall(problem, num_threads)
         self._serial = self._shared = problem               # for one thread, and for all
         self._parted: dict[bool, tuple[list[ConvProblem], list[ConvProblem]]] = {}
@@ -147,98 +172,101 @@ class _Scores:
                 self._shared = problem.with_threads(num_threads)
                 self._start = self._machine.parallel_start
 
-    def _parts(self, algorithm: ModuleType) -> tuple[list[ConvProblem], list[ConvProblem]]:
-        """The problems in which an algorithm takes this one, for one thread and for all."""
-        whole = takes_whole(algorithm)
-        if whole not in self._parted:
-            serial = _parts(algorithm, self._serial)
-            self._parted[whole] = serial, [part.with_threads(self._shared.threads) for part in serial]
-        return self._parted[whole]
-
-    def best(self) -> _Score | None:
+    def best(self, without: ModuleType | None = None) -> _Score | None:
         """The cheapest that is allowed; None where none is."""
         # Measured seconds and predicted ones do not compare: where some are measured, only they compete.
-        known = [self.score(algorithm) for algorithm in self._algorithms if algorithm.NAME in self.measured]
+        known = [self.score(traits) for traits in self._algorithms if traits.algorithm.NAME in self.measured]
         if any(not score.refused for score in known):
             return min((score for score in known if not score.refused), key=lambda score: score.seconds)
         # The next to be asked is the one with the lowest bound: first that of a call alone, then that of its work.
         bids: list[tuple[float, int, float | None]] = [
-            (self._call_of(algorithm), i, None) for i, algorithm in enumerate(self._algorithms)]
+            (self._call_of(traits), i, None) for i, traits in enumerate(self._algorithms)
+            if traits.algorithm is not without]
         heapify(bids)
         best = None
         while bids and (best is None or bids[0][0] < best.seconds):
             _, i, least = heappop(bids)
-            algorithm = self._algorithms[i]
+            traits = self._algorithms[i]
             if least is not None:
-                score = self._priced(algorithm, least)
+                score = self._priced(traits, least)
                 if not score.refused and (best is None or score.seconds < best.seconds):
                     best = score
-            elif not any(map(algorithm.why_not, self._parts(algorithm)[0])):
-                least, error = self._least(algorithm)
+            elif not any(map(traits.algorithm.why_not, self._parts(traits)[0])):
+                least, error = self._least(traits)
                 if error <= self._limits[1]:
-                    heappush(bids, (self._least_of_any(algorithm, least), i, least))
+                    heappush(bids, (self._least_of_any(traits, least), i, least))
         return best
 
     def table(self) -> tuple[Candidate, ...]:
         """All of them, refused ones too."""
-        return tuple(Candidate(score.algorithm.NAME, score.estimate, score.workspace, score.error, score.refused, False,
-                               score.measured) for score in map(self.score, self._algorithms))
+        return tuple(Candidate(score.algorithm.NAME, score.estimate,
+                               _workspace(score.algorithm, score.parts, self._machine), score.error, score.refused,
+                               False, score.measured) for score in map(self.score, self._algorithms))
 
-    def score(self, algorithm: ModuleType) -> _Score:
+    def score(self, traits: _Traits) -> _Score:
         """The answers of one algorithm."""
-        refused = next(filter(None, map(algorithm.why_not, self._parts(algorithm)[0])), "")
+        refused = next(filter(None, map(traits.algorithm.why_not, self._parts(traits)[0])), "")
         if refused:
-            return _Score(algorithm, self._serial, inf, 0, inf, refused, None)
-        return self._priced(algorithm, self._least(algorithm)[0])
+            return _Score(traits.algorithm, self._serial, [], inf, inf, refused, None)
+        return self._priced(traits, self._least(traits)[0])
 
-    def _priced(self, algorithm: ModuleType, least: float) -> _Score:
+    def _parts(self, traits: _Traits) -> tuple[list[ConvProblem], list[ConvProblem]]:
+        """The problems in which an algorithm takes this one, for one thread and for all."""
+        found = self._parted.get(traits.whole)
+        if found is None:
+            serial = _parts(traits.algorithm, self._serial)
+            found = self._parted[traits.whole] = serial, [part.with_threads(self._shared.threads) for part in serial]
+        return found
+
+    def _priced(self, traits: _Traits, least: float) -> _Score:
         """The answers of an algorithm that supports the problem and takes at least so many seconds on one thread."""
-        best = self._serial
-        parts, shared_parts = self._parts(algorithm)
+        algorithm, best, rates = traits.algorithm, self._serial, self._machine
+        parts, shared_parts = self._parts(traits)
         seconds = inf
-        if _has_no_threads(algorithm):
+        if traits.serial:
             seconds = least
-        elif least <= len(parts) * (_SURELY_SHARED * self._start + self._call_of(algorithm)) or not self._start:
-            seconds = sum(algorithm.cost(part, self._machine) for part in parts)
-        if self._least_of_any(algorithm, least) < seconds and self._start > 0:    # a small one is not worth the threads
-            shared = sum(algorithm.cost(part, self._machine) for part in shared_parts)
+        elif least <= len(parts) * (_SURELY_SHARED * self._start + self._call_of(traits)) or not self._start:
+            seconds = sum([algorithm.cost(part, rates) for part in parts])
+        if self._least_of_any(traits, least) < seconds and self._start > 0:       # a small one is not worth the threads
+            shared = sum([algorithm.cost(part, rates) for part in shared_parts])
             if shared < seconds:
                 seconds, best, parts = shared, self._shared, shared_parts
-        if parts and parts[0] != best and self._call > 0:
-            seconds += self._machine.seconds({"phases.calls": 1, "phases.placed": product(best.out_shape)})
-        workspace = sum(algorithm.workspace(part, self._machine) for part in parts)
+        if parts and parts[0] is not best and parts[0] != best and self._call > 0:
+            seconds += rates.seconds({"phases.calls": 1, "phases.placed": product(best.out_shape)})
         error = max(map(algorithm.error, parts), default=1.0)
-        return _Score(algorithm, best, seconds, workspace, error, self._over_limit(workspace, error),
+        return _Score(algorithm, best, parts, seconds, error, self._over_limit(algorithm, parts, error),
                       self.measured.get(algorithm.NAME))
 
-    def _call_of(self, algorithm: ModuleType) -> float:
+    def _call_of(self, traits: _Traits) -> float:
         """What a call of an algorithm takes beside its work."""
-        return self._call * self._serial.calls(_calls(algorithm))
+        return self._call * self._serial.calls(traits.calls)
 
-    def _over_limit(self, workspace: int, error: float) -> str:
+    def _over_limit(self, algorithm: ModuleType, parts: list[ConvProblem], error: float) -> str:
         workspace_limit, error_limit = self._limits
-        if workspace_limit is not None and workspace > workspace_limit:
-            return f"needs {workspace} bytes of workspace, the limit is {workspace_limit}"
+        if workspace_limit is not None and (needed := _workspace(algorithm, parts, self._machine)) > workspace_limit:
+            return f"needs {needed} bytes of workspace, the limit is {workspace_limit}"
         if error > error_limit:
             return f"expected error is {error:.3g} times the direct method's, the limit is {error_limit:.3g}"
         return ""
 
-    def _least(self, algorithm: ModuleType) -> tuple[float, float]:
+    def _least(self, traits: _Traits) -> tuple[float, float]:
         """(seconds on one thread, error) that the algorithm cannot undercut."""
-        parts, _ = self._parts(algorithm)
-        if not hasattr(algorithm, "least") or not parts:
+        parts, _ = self._parts(traits)
+        if traits.least is None or not parts:
             return 0.0, 1.0
-        answers = [algorithm.least(part, self._machine) for part in parts]
+        if len(parts) == 1:
+            return traits.least(parts[0], self._machine)
+        answers = [traits.least(part, self._machine) for part in parts]
         return sum(seconds for seconds, _ in answers), max(error for _, error in answers)
 
-    def _least_of_any(self, algorithm: ModuleType, seconds: float) -> float:
+    def _least_of_any(self, traits: _Traits, seconds: float) -> float:
         """The least with any number of threads, from that on one."""
-        return seconds if _has_no_threads(algorithm) else min(seconds, seconds / self._shared.threads + self._start)
+        return seconds if traits.serial else min(seconds, seconds / self._shared.threads + self._start)
 
 
-def _has_no_threads(algorithm: ModuleType) -> bool:
-    """Whether an algorithm takes one thread, whatever it is given; then `least` is its cost."""
-    return hasattr(algorithm, "SERIAL")
+def _workspace(algorithm: ModuleType, parts: list[ConvProblem], rates: Any) -> int:
+    """Peak bytes beside input and output of an algorithm that computes so many parts."""
+    return sum(algorithm.workspace(part, rates) for part in parts)
 
 
 def forget_choices() -> None:
@@ -275,7 +303,7 @@ def separable_twin(problem: ConvProblem) -> ConvProblem | None:
     """The problem with the knowledge that its weight is an outer product; None where that would not matter."""
     matters = (problem.device == "cpu" and not problem.separable and problem.C == 1 and set(problem.stride) == {1}
                and sum(k > 1 for k in problem.kernel) > 1)
-    return problem.replace(separable=True) if matters else None
+    return problem.derived(separable=True) if matters else None
 
 
 def is_outer(route: Route, weight: np.ndarray) -> bool:

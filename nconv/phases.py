@@ -68,7 +68,7 @@ def phases(problem: ConvProblem) -> tuple[Phase, ...]:
         part = None
         if all(axis[2] is not None for axis in choice):
             kernel, dilation, padding = zip(*(axis[2] for axis in choice), strict=True)
-            part = problem.replace(kernel=kernel, dilation=dilation, padding=padding, upsample=())
+            part = problem.derived(kernel=kernel, dilation=dilation, padding=padding, upsample=(1,) * problem.rank)
         parts.append(Phase(part, (Block(taps, _EVERYTHING, places),)))
     return _placed_at_once(problem, parts) or tuple(parts)
 
@@ -97,11 +97,11 @@ def _placed_at_once(problem: ConvProblem, parts: list[Phase]) -> tuple[Phase, ..
         begin = [low - before for low, (before, _) in zip(lows, part.padding, strict=True)]
         run = tuple(slice(b, b + n) for b, n in zip(begin, part.out, strict=True))
         blocks.append(Block(taps, _EVERYTHING + run, places))
-        wider.append(part.replace(padding=tuple(
+        wider.append(part.derived(padding=tuple(
             (low, n + span(k, d) - 1 - size - low)
             for low, n, k, d, size in zip(lows, out, part.kernel, part.dilation, problem.size, strict=True))))
     if all(part.kernel == first.kernel and part.dilation == first.dilation for part in plain):
-        return (Phase(wider[0].replace(K=problem.K * len(plain)), tuple(blocks)),)
+        return (Phase(wider[0].derived(K=problem.K * len(plain)), tuple(blocks)),)
     return tuple(Phase(part, (block,)) for part, block in zip(wider, blocks, strict=True))
 
 

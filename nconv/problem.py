@@ -150,12 +150,11 @@ class ConvProblem:
         """A copy with changes, validated again."""
         return replace(self, **changes)
 
-    def resized(self, size: tuple[int, ...], kernel: tuple[int, ...],
-                padding: tuple[tuple[int, int], ...]) -> ConvProblem:
-        """A copy with other extents of as many axes, not validated again."""
+    def derived(self, **changes) -> ConvProblem:
+        """A copy with changes that are known to be valid, in a fifth of the time."""
         copy = object.__new__(ConvProblem)
         copy.__dict__.update(zip(_FIELDS, _fields_of(self), strict=True))
-        copy.__dict__.update(size=size, kernel=kernel, padding=padding)
+        copy.__dict__.update(changes)
         return copy
 
     def with_threads(self, threads: int) -> ConvProblem:

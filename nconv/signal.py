@@ -164,7 +164,7 @@ def _lower_correlate(in1, in2, mode="full", method="auto", *, axes=None, out=Non
 
 @lru_cache
 def _plain(rank: int, dtype: np.dtype) -> ConvProblem:
-    """A problem of one signal of so many axes and one kernel, to be resized."""
+    """A problem of one signal of so many axes and one kernel, from which others are derived."""
     ones = (1,) * rank
     return ConvProblem(N=1, groups=1, C=1, K=1, size=ones, kernel=ones, stride=ones, dilation=ones,
                        padding=((0, 0),) * rank, dtype=dtype)
@@ -188,7 +188,8 @@ def _at_once(in1: Any, in2: Any, mode: str, correlate: bool, method: str, *optio
     if any(map(gt, weight.shape, x.shape)):
         return None
     ranges = [_range(mode, n1, n2) for n1, n2 in zip(in1.shape, in2.shape, strict=True)]
-    problem = _plain(x.ndim, dtype).resized(x.shape, weight.shape, _padding(x.shape, weight.shape, ranges))
+    problem = _plain(x.ndim, dtype).derived(size=x.shape, kernel=weight.shape,
+                                            padding=_padding(x.shape, weight.shape, ranges))
     algorithm = choice.surely_best(problem)
     if algorithm is None:
         return None

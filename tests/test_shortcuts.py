@@ -264,4 +264,4 @@ def test_what_was_measured_is_chosen_for_a_new_shape_too(monkeypatch):
     problem = lower_call(nconv.convolve, X, H).route.problem
     monkeypatch.setattr("nconv.wisdom.recall", lambda asked, _: {"direct": 1e-9} if asked == problem else {})
     assert choice.surely_best(problem) is None
-    assert choice.surely_best(problem.resized((51,), (7,), problem.padding)).NAME == "small"
+    assert choice.surely_best(problem.derived(size=(51,), kernel=(7,))).NAME == "small"

@@ -27,6 +27,13 @@ class Maps(NamedTuple):
     filled: bool              # whether all other positions of the last axis hold it
 
 
+def is_filled(problem: ConvProblem) -> bool:
+    """Whether the input runs on evenly along the last axis and the fill value holds all other positions."""
+    p = problem
+    inside = p.padding[-1][0] <= 0 and p.reach[-1] - p.padding[-1][0] <= p.size[-1]
+    return p.upsample[-1] == 1 and (p.boundary[-1] == "constant" or inside)
+
+
 @lru_cache(maxsize=256)
 def flat_maps(problem: ConvProblem) -> Maps:
     """`problem.index_maps()` in one vector."""
@@ -36,9 +43,8 @@ def flat_maps(problem: ConvProblem) -> Maps:
     first = max(low, 0)
     last = max(min(low + problem.size[-1], len(maps[-1])), first) if problem.upsample[-1] == 1 else first
     fill = np.array([problem.fill], problem.engine).view(real_dtype(problem))
-    filled = bool((maps[-1][:first] == FILL).all() and (maps[-1][last:] == FILL).all())
     index = maps[0] if len(maps) == 1 else np.concatenate(maps)
-    return Maps(index, start, np.array([first, last], np.int64), fill, filled)
+    return Maps(index, start, np.array([first, last], np.int64), fill, is_filled(problem))
 
 
 @inner_kernel

@@ -18,7 +18,7 @@ from ...machine import vector_bytes
 from ...problem import ConvProblem
 from .. import simd
 from ..arrays import bias_vector, borrow, real_dtype
-from ..gather import flat_maps, gather_rows
+from ..gather import flat_maps, gather_rows, is_filled
 from ..im2col.gathering import im2col_rows_kernel
 from ..micro.filters import filter_rows
 from ..pieces import (
@@ -63,7 +63,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     used = {s * p.dilation[-1] % stride for s in range(min(p.kernel[-1], stride))} if step < stride else {0}
     phases = tuple(sorted(used))
     masks = vector_bytes() > 16                         # LLVM loads some lanes of narrower vectors one by one
-    in_place = masks and step == stride and p.upsample[-1] == 1 and flat_maps(p).filled
+    in_place = masks and step == stride and is_filled(p)
 
     def extents(tile):
         rows = [(n - 1) * s + r for n, s, r in zip(tile[:-1], p.stride, spans, strict=False)]
@@ -103,9 +103,20 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
 
 def workspace(problem: ConvProblem) -> int:
     """Bytes of each thread's tile of input and sums, and of the table of lines."""
-    tile, (_, layout) = _choose(problem).tile, _lay_out(problem)
-    elements = layout.buffer_size + product(tile[-2:])
+    tile = _choose(problem).tile
+    elements = _buffer_size(problem) + product(tile[-2:])
     return problem.threads * (elements * real_dtype(problem).itemsize + 8 * lines(problem, tile))
+
+
+def _slack(problem: ConvProblem) -> int:
+    """Elements that register tiles read beside what is wanted."""
+    choice = _choose(problem)
+    return choice.step * (len(choice.columns) + 1) * simd.lanes(real_dtype(problem))
+
+
+def _buffer_size(problem: ConvProblem) -> int:
+    choice = _choose(problem)
+    return len(choice.phases) * product(choice.extents) + _slack(problem)
 
 
 class FilterLayout(NamedTuple):
@@ -124,15 +135,14 @@ class FilterLayout(NamedTuple):
 @lru_cache(maxsize=256)
 def _lay_out(problem: ConvProblem) -> tuple[Window, FilterLayout]:
     p, choice = problem, _choose(problem)
-    lanes, width, phases = simd.lanes(real_dtype(p)), choice.extents[-1], choice.phases
+    width, phases = choice.extents[-1], choice.phases
     apart = p.stride[-1] // choice.step
     position, phase = np.divmod(np.arange(p.kernel[-1]) * p.dilation[-1], apart)
     taps = np.searchsorted(phases, phase) * width + position
     extents = *choice.extents[:-1], len(phases) * width
-    slack = choice.step * (len(choice.columns) + 1) * lanes            # read by register tiles beside what is wanted
     return window_over(p, choice.tile, extents, 1, taps), FilterLayout(
         groups=p.groups, in_place=choice.in_place,
-        fill_size=int(taps.max()) + slack, buffer_size=product(extents) + slack, phases=np.array(phases, np.int64),
+        fill_size=int(taps.max()) + _slack(p), buffer_size=_buffer_size(p), phases=np.array(phases, np.int64),
         width=width, apart=apart, size=p.size[-1])
 
 

@@ -55,15 +55,23 @@ def why_not(problem: ConvProblem) -> str:
 
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
-    """One transform of every sample, in blocks as short as they can be, without threads; the error of such blocks."""
+    """One transform of every sample, in blocks as short as they can be, their products with spectra that are read once.
+
+    Without threads; and the error of such blocks.
+    """
     p = problem
     points = product(_least_shape(p))
     # However the blocks are cut, together they hold the outputs and what the window reaches beyond them.
     extents = [n + max(w, 1) - 1 for n, w in zip(_dense(p), map(span, p.kernel, p.dilation), strict=True)]
-    samples = p.N * p.groups * product(extents) / _halves(p) * (p.C + p.K)
-    windows = share_of_new(p, _spectra(p)) * p.groups * p.K * p.C * points
-    per_point = 5 * log2(points) / machine.flops(p.engine)
-    counted = {"call": p.calls(CALLS), "fft.points": samples * per_point, "fft.kernels": windows * per_point}
+    samples = p.N * p.groups * product(extents) / _halves(p)
+    new = share_of_new(p, _spectra(p))
+    windows = new * p.groups * p.K * p.C * points
+    peak = machine.flops(p.engine)
+    per_point = 5 * log2(points) / peak
+    spectra = machine.streamed(2 * p.K * p.C * points * real_dtype(p).itemsize)        # once for each image and group
+    counted = {"call": p.calls(CALLS), "fft.points": samples * (p.C + p.K) * per_point,
+               "fft.products": samples * 8 * p.C * p.K / peak, "fft.kernels": windows * per_point,
+               "fft.weights": new * product(p.weight_shape), "byte": machine.traffic(p) + p.N * p.groups * spectra}
     return machine.seconds(counted), _error(points)
 
 

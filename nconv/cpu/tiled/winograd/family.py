@@ -65,14 +65,15 @@ class Winograd(choice.Family):
                                choice.channels, choice.vector, transformed, packing_threads(problem, transformed.size))
 
     def least(self, problem: ConvProblem, machine) -> tuple[float, float]:
-        """(seconds, error) that no tile undercuts: the products of the largest tiles, without threads."""
+        """(seconds, error) that no tile undercuts: products and transforms of the largest tiles, without threads."""
         p = problem
         real = real_dtype(p)
         C, K = (round_up(channels * parts(p), simd.lanes(real)) for channels in (p.C, p.K))
         extents = [_extent(self._most(r), r, o, self.allowed[-1]) for r, o in zip(p.kernel, p.out, strict=True)]
         elements = p.N * p.groups * product(map(_elements, p.out, p.kernel, extents))
         products = 2 * elements * p.C * parts(p) * K / machine.flops(p.engine)
-        counted = {"call": p.calls(choice.CALLS), "winograd.products": products}
+        transformed = 2 * elements * sum(n > 1 for n in extents) * K * real.itemsize
+        counted = {"call": p.calls(choice.CALLS), "winograd.products": products, "winograd.transformed": transformed}
         return machine.seconds(counted), _ERROR[min(self.own, max(extents))][0]
 
     def error(self, problem: ConvProblem) -> float:
