@@ -156,7 +156,7 @@ class _Choice(NamedTuple):
     tile: tuple[int, ...]      # images of a tile, then its output extents
     positions: int             # of the input under a full tile, of all its images
     width: int                 # from one channel to the next, and from one tap's product sums to the next one's
-    chunk: int                 # input channels that are gathered and summed at once
+    chunk: int                 # input channels that are gathered at once
     channels: int              # output channels of a piece of work
     parts: int                 # into how many pieces of work the output channels are split
     packs: bool                # the weight serves one tile of one call: it is packed where it is used
@@ -215,7 +215,8 @@ class ProductLayout(NamedTuple):
     window: int                # taps of one channel
     parts: int                 # into how many pieces of work the output channels are split
     width: int                 # from one channel to the next, and from one tap's product sums to the next one's
-    chunk: int                 # input channels that are gathered and summed at once
+    chunk: int                 # input channels that are gathered at once
+    summed: int                # of which so many are summed at once
     packs: bool                # the weight comes as it lies, and is packed where it is used
     together: int              # register tiles, along the taps, of one pass over the positions
     buffer_size: int
@@ -243,9 +244,9 @@ def _lay_out(problem: ConvProblem) -> ProductLayout:
     joined = [vec([n for axis in axes for n in axis[field]]) for field in range(3)]
     return ProductLayout(
         groups=p.groups, channels=p.C, out_channels=p.K, window=product(p.kernel), parts=choice.parts,
-        width=choice.width, chunk=choice.chunk, packs=choice.packs, together=choice.together,
-        buffer_size=choice.buffer_size, sums_size=choice.sums_size,
-        terms=product(max(axis.count) for axis in axes[:-1]), last_taps=sum(axes[-1].count),
+        width=choice.width, chunk=choice.chunk, summed=even_tile(choice.chunk, min(_CHUNK, choice.chunk)),
+        packs=choice.packs, together=choice.together, buffer_size=choice.buffer_size,
+        sums_size=choice.sums_size, terms=product(max(axis.count) for axis in axes[:-1]), last_taps=sum(axes[-1].count),
         size=vec((p.N, *p.size)), out=vec((p.N, *p.out)), tile=vec(choice.tile), upsample=vec(p.upsample),
         low=vec([low for low, _ in p.padding]), reach=vec(list(map(span, p.kernel, p.dilation))),
         taps=vec([product(p.kernel[a + 1:]) for a in range(p.rank)]),
@@ -534,12 +535,12 @@ def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, col
                         pack_taps(panel, (block - first) * ldw, M, weight, g * group_rows + block * M,
                                   min(M, group_rows - block * M), c0, c1)
                 for p in range(0, positions, vector):
-                    for t0 in range(0, c1 - c0, _CHUNK):
+                    for t0 in range(0, c1 - c0, layout.summed):
                         for block in range(first, end):
                             at = (block - block0) * M * layout.width + p
                             multiply_tile(sums, at, layout.width, M, vector, c0 + t0 > 0, zero, 0, buffer, p, offsets,
-                                          weights, w + (block - first) * ldw, t0, min(t0 + _CHUNK, c1 - c0), rows,
-                                          columns)
+                                          weights, w + (block - first) * ldw, t0, min(t0 + layout.summed, c1 - c0),
+                                          rows, columns)
         for image in range(extent[0]):
             y_base = (origin[0] + image) * target.strides[0]
             for k in range(k0, k1):

@@ -17,22 +17,28 @@ _SHARED_LINE = 1500            # what two threads lose by writing into one line 
 _MOVE = 16                     # an element's way to a kernel, or from it
 
 
-@cache
-def register_tile(rows: int) -> tuple[tuple, tuple]:
+@lru_cache(maxsize=1024)
+def register_tile(rows: int, width: int = 1 << 20, lanes: int = 1) -> tuple[tuple, tuple]:
     """(rows, columns) as tuples whose lengths are M output channels and V vectors of positions, for `multiply_tile`.
 
-    M V sums, V vectors and one broadcast must fit the registers; few output channels get more vectors instead.
+    The shape that takes the least time for so many channels and positions side by side, with what it wastes at the ends
+    of both. M V sums, V vectors and one broadcast must fit the registers.
     """
-    many = vector_registers() == 32
-    if rows == 1:
-        shape = (1, 8) if many else (1, 6)
-    elif rows == 2:
-        shape = (2, 8) if many else (2, 5)
-    elif rows <= 4 or not many:
-        shape = (4, 6) if many else (4, 3)
-    else:
-        shape = (8, 3)
-    return (0,) * shape[0], (0,) * shape[1]
+    most = {8: 2, 6: 4, 5: 5, 4: 6, 3: 8, 2: 12, 1: 14} if vector_registers() == 32 else {5: 2, 3: 4, 2: 6, 1: 10}
+    if rows == 1 and vector_registers() == 16:
+        most[6] = 1
+
+    def shape(V):
+        M = ceil_div(rows, ceil_div(rows, most[V]))             # as even as the channels can be cut
+        return (0,) * M, (0,) * V
+
+    def time(V):
+        M = len(shape(V)[0])
+        # Two units multiply, two load; a sum waits four cycles for the last one. One more for the way to the next tap.
+        step = max(M * V / 2, (M + V + 1) / 2, 4) + 1
+        return step * ceil_div(rows, M) * ceil_div(width, V * lanes)
+
+    return shape(min(most, key=lambda V: (time(V), -V)))
 
 
 @cache

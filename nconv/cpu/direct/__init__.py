@@ -53,7 +53,7 @@ def why_not(problem: ConvProblem) -> str:
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
     """The multiplications alone, without threads; the direct method's error."""
     kind = _kind(problem)
-    M = len(register_tile(problem.K * parts(problem))[0]) if kind == "channels" else 1
+    M = len(_register_tile(problem)[0]) if kind == "channels" else 1
     call = filters.CALLS if kind == "filters" else 1
     return machine.seconds({"call": call, f"direct.products_{kind}": _products(problem, machine, M)}), 1.0
 
@@ -122,6 +122,13 @@ def _kind(problem: ConvProblem) -> str:
     return "line" if line_run(problem, simd.lanes(real_dtype(problem))) else "single"
 
 
+def _register_tile(problem: ConvProblem) -> tuple[tuple, tuple]:
+    """The (rows, columns) of its register tiles."""
+    lanes = simd.lanes(real_dtype(problem))
+    rows, columns = register_tile(problem.K * parts(problem), problem.out[-1], lanes)
+    return rows, line_tile() if _kind(problem) == "line" else columns
+
+
 class _Choice(NamedTuple):
     """The shape of tiles, as integers: all that the cost depends on."""
 
@@ -144,9 +151,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     itemsize = real_dtype(p).itemsize
     lanes = simd.lanes(real_dtype(p))
     channels, out_channels = p.C * parts(p), p.K * parts(p)
-    rows, columns = register_tile(out_channels)
-    if _kind(p) == "line":
-        columns = line_tile()
+    rows, columns = _register_tile(p)
     vector = len(columns) * lanes
     phases = tuple(map(remainders, p.kernel, p.stride, p.dilation))
     spans = list(map(span, p.kernel, p.dilation))
