@@ -107,9 +107,12 @@ def _torch(channels_last, case, x, weight):
         if channels_last:
             return None
         name = function.removeprefix("grad.")
+        gradient = getattr(torch.nn.grad, name)
         if name.endswith("_input"):
-            return lambda: getattr(torch.nn.grad, name)(options["input_size"], weight, x, padding=options["padding"])
-        return lambda: getattr(torch.nn.grad, name)(x, options["weight_size"], weight, padding=options["padding"])
+            size = options.pop("input_size")
+            return lambda: gradient(size, weight, x, **options)
+        size = options.pop("weight_size")
+        return lambda: gradient(x, size, weight, **options)
 
     def run():
         with torch.inference_mode():
