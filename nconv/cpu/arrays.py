@@ -23,9 +23,10 @@ from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
 from .kept import kept
-from .simd import copy, lanes_of, transpose_square, vload, vload_first, vstore_in_turn, vstore_in_turn_first
+from .simd import copy, lanes_of, transpose_square, vload, vload_first, vstore, vstore_in_turn, vstore_in_turn_first
 
 ceil_div_ = compiled(ceil_div)
+round_up_ = compiled(round_up)
 share_start_ = compiled(share_start)
 _WORTH_THREADS = 1 << 17       # elements of a weight that are packed in less time than threads need to start
 _SCRATCH_BYTES = 16 << 20      # of a part of an output, for which a thread keeps the memory
@@ -451,15 +452,22 @@ def packed_taps(problem: ConvProblem, weight: np.ndarray, M: int) -> RowTaps:
 @inner_kernel
 def pack_taps(packed, at, M, taps, first, filled, c0, c1):
     """packed [c1 - c0, M] from `at` on = rows from `first` on of channels c0 <= c < c1, zeros from `filled` to M."""
+    lanes = lanes_of(packed)
+    reach = round_up_(M, lanes)
     for c in range(c0, c1):
-        to = np.uint64(at + (c - c0) * M)
+        to, from_ = at + (c - c0) * M, c * taps.channel
         if taps.dense:
-            copy(packed, to, taps.flat, c * taps.channel + taps.places[first], filled)
+            from_ += taps.places[first]
+            if (c1 - c) * M >= reach and from_ + reach <= taps.flat.size:       # what is too much, the next one covers
+                for i in range(0, M, lanes):
+                    vstore(packed, to + i, vload(taps.flat, from_ + i))
+            else:
+                copy(packed, to, taps.flat, from_, filled)
         else:
             for i in range(filled):
-                packed[to + np.uint64(i)] = taps.flat[np.uint64(c * taps.channel + taps.places[first + i])]
+                packed[np.uint64(to + i)] = taps.flat[np.uint64(from_ + taps.places[first + i])]
         for i in range(filled, M):
-            packed[to + np.uint64(i)] = 0
+            packed[np.uint64(to + i)] = 0
 
 
 @parallel_kernel
