@@ -114,7 +114,7 @@ _RATES = {
     "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
     "col2im.products": (1.05, 1.05), "col2im.tiles": (1e-9, 2.3e-9), "col2im.rows": (4.8e-9, 6.8e-9),
     "col2im.gathered": (3.7e-12, 3.6e-12), "col2im.added": (1e-9, 6e-10), "col2im.stored": (8e-10, 2.8e-9),
-    "col2im.joined": (5.2e-9, 5.1e-9), "col2im.lines": (1.4e-8, 1.1e-8), "col2im.packed": (1.1e-9, 7.5e-10),
+    "col2im.joined": (5.2e-9, 5.1e-9), "col2im.lines": (1.4e-8, 1.1e-8), "col2im.packed": (6e-10, 4e-10),
     "col2im.items": (1.6e-6, 1.8e-6), "phases.calls": (1e-5, 1.5e-5), "phases.placed": (1e-10, 3.3e-10),
     "winograd.products": (1.64, 1.36), "winograd.loaded": (5.6e-11, 3.9e-11), "winograd.spilled": (3.3e-11, 3.5e-11),
     "winograd.tiles": (1.5e-7, 3.8e-8), "winograd.gathered": (2.8e-10, 2.2e-10), "winograd.rows": (1.7e-9, 7.7e-9),

@@ -23,7 +23,7 @@ from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
 from ..phases import Phase, phases
 from ..problem import ConvProblem
 from .kept import kept
-from .simd import copy, lanes_of, transpose_square, vload, vload_first, vstore, vstore_in_turn, vstore_in_turn_first
+from .simd import lanes_of, transpose_square, vload, vload_first, vstore, vstore_in_turn, vstore_in_turn_first
 
 ceil_div_ = compiled(ceil_div)
 round_up_ = compiled(round_up)
@@ -450,24 +450,28 @@ def packed_taps(problem: ConvProblem, weight: np.ndarray, M: int) -> RowTaps:
 
 
 @inner_kernel
-def pack_taps(packed, at, M, taps, first, filled, c0, c1):
-    """packed [c1 - c0, M] from `at` on = rows from `first` on of channels c0 <= c < c1, zeros from `filled` to M."""
-    lanes = lanes_of(packed)
+def pack_taps(packed, at, M, taps, first, end, c0, c1):
+    """packed [blocks of M rows, c1 - c0, M] from `at` on = rows first <= i < end of channels c0 <= c < c1, then zeros.
+
+    Channel by channel, because a line of the weight holds rows of several blocks and may be gone when it is next read.
+    """
+    lanes, apart = lanes_of(packed), (c1 - c0) * M
     reach = round_up_(M, lanes)
     for c in range(c0, c1):
-        to, from_ = at + (c - c0) * M, c * taps.channel
-        if taps.dense:
-            from_ += taps.places[first]
-            if (c1 - c) * M >= reach and from_ + reach <= taps.flat.size:       # what is too much, the next one covers
+        to, from_ = at + (c - c0) * M, c * taps.channel + taps.places[first]
+        if taps.dense and (c1 - c) * M >= reach and from_ + end - first + reach <= taps.flat.size:
+            for _ in range(first, end, M):                  # what is too much, the next channel covers
                 for i in range(0, M, lanes):
                     vstore(packed, to + i, vload(taps.flat, from_ + i))
-            else:
-                copy(packed, to, taps.flat, from_, filled)
+                to += apart
+                from_ += M
         else:
-            for i in range(filled):
-                packed[np.uint64(to + i)] = taps.flat[np.uint64(from_ + taps.places[first + i])]
-        for i in range(filled, M):
-            packed[np.uint64(to + i)] = 0
+            for row in range(first, end, M):
+                for i in range(min(M, end - row)):
+                    packed[np.uint64(to + i)] = taps.flat[np.uint64(c * taps.channel + taps.places[row + i])]
+                to += apart
+        for i in range((end - first) % M, M if (end - first) % M else 0):
+            packed[np.uint64(to - apart + i)] = 0
 
 
 @parallel_kernel
@@ -480,8 +484,8 @@ def pack_taps_kernel(taps, rows, channels, M, packed, threads):
     items = packed.size // (channels * M)
     for thread in prange(threads):
         for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
-            first = item % blocks * M
-            pack_taps(packed, item * channels * M, M, taps, item // blocks * rows + first, min(M, rows - first), 0,
+            first = item // blocks * rows + item % blocks * M
+            pack_taps(packed, item * channels * M, M, taps, first, min(first + M, (item // blocks + 1) * rows), 0,
                       channels)
 
 

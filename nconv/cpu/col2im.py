@@ -531,9 +531,8 @@ def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, col
                 w, ldw, weights = ((g * blocks + first) * layout.channels + c0) * M, layout.channels * M, weight.flat
                 if layout.packs:
                     w, ldw, weights = 0, (c1 - c0) * M, panel
-                    for block in range(first, end):
-                        pack_taps(panel, (block - first) * ldw, M, weight, g * group_rows + block * M,
-                                  min(M, group_rows - block * M), c0, c1)
+                    pack_taps(panel, 0, M, weight, g * group_rows + first * M, g * group_rows + min(
+                        end * M, group_rows), c0, c1)
                 for p in range(0, positions, vector):
                     for t0 in range(0, c1 - c0, layout.summed):
                         for block in range(first, end):
