@@ -13,7 +13,7 @@ from . import registry, shortcuts
 from .choice import Decision, decide, decide_call, decide_for, depends_on_weight, is_outer
 from .geometry import product
 from .lowering import Call, Route, check_out
-from .phases import at_once, phases_for, takes_whole
+from .phases import at_once, phases, phases_for, takes_whole
 from .problem import ConvProblem
 
 
@@ -158,7 +158,7 @@ def _prepare_phases(problem: ConvProblem, weight: Any, algorithm: ModuleType) ->
         return (algorithm.prepare(problem, weight),)
     arrays = registry.arrays(problem.device)
     return tuple(phase.problem and algorithm.prepare(phase.problem, arrays.weight_of(problem, phase, weight))
-                 for phase in phases_for(algorithm, problem))
+                 for phase in phases(problem))
 
 
 def finish(route: Route, problem: ConvProblem, algorithm, prepared, x, bias, out) -> Any:

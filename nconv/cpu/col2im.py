@@ -46,7 +46,7 @@ _SUMS_BYTES = 256 * 1024       # of one thread's product sums: they should stay 
 _BUFFER_BYTES = 512 * 1024     # of one thread's input
 _POSITIONS = 384               # of a tile, about so many, where all channels of more would not fit
 _CHUNK = 128                   # input channels summed at once: those under a register tile stay in the first cache
-_FEWEST = 4                    # register tiles of product sums, at least about so many, in a piece of work
+_FEWEST = 32                   # taps of output channels in a piece of work, about so many: a few register tiles
 
 
 def why_not(problem: ConvProblem) -> str:
@@ -67,18 +67,14 @@ def why_not(problem: ConvProblem) -> str:
 
 def least(problem: ConvProblem, machine) -> tuple[float, float]:
     """The products of all taps with all positions, without threads; the direct method's error."""
-    return machine.seconds({"call": 1, "col2im.products": _products(problem, machine, 1.0)}), 1.0
+    p = problem
+    products = 2 * p.N * p.groups * p.K * p.taps * product(p.size) / machine.flops(p.engine)
+    return machine.seconds({"call": 1, "col2im.products": products}), 1.0
 
 
 def cost(problem: ConvProblem, machine) -> float:
     """What `counts` says, at the machine's rates."""
     return machine.seconds(counts(problem, machine))
-
-
-def _products(problem: ConvProblem, machine, waste: float) -> float:
-    """Seconds that the multiplications would take at the peak."""
-    p = problem
-    return 2 * waste * p.N * p.groups * p.K * p.taps * product(p.size) / machine.flops(p.engine)
 
 
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
@@ -178,7 +174,7 @@ def _choose(problem: ConvProblem) -> _Choice:
         return tile[0] * product(min(n, (t + reach - 2) // u + 1)
                                  for n, t, reach, u in zip(p.size, tile[1:], spans, p.upsample, strict=True))
 
-    fewest = min(ceil_div(_FEWEST * 8, window), p.K)           # output channels of a piece of work
+    fewest = min(ceil_div(_FEWEST, window), p.K)           # output channels of a piece of work
 
     def small(tile):
         positions = under(tile)
