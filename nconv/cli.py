@@ -269,8 +269,8 @@ def warmup(dtypes: tuple[str, ...]) -> None:
         nconv.convolve(image, np.ones((5, 5), dtype), method="separable")
         nconv.ndimage.gaussian_filter(image, 2)
         nconv.ndimage.correlate(image, np.arange(9.0).reshape(3, 3))
-        nconv.conv_transpose2d(np.zeros((1, 64, size // 8, size // 8), dtype), np.zeros((64, 32, 4, 4), dtype),
-                               stride=2, padding=1, method="col2im")
+        nconv.conv_transpose2d(np.zeros((1, size // 4, size // 8, size // 8), dtype),
+                               np.zeros((size // 4, 32, 4, 4), dtype), stride=2, padding=1, method="col2im")
     _calibrate()
 
 
