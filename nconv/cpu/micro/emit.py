@@ -98,12 +98,17 @@ def loop(builder, name, first, end, sums, body, short=False):
 
     last = builder.block
     builder.position_at_end(done)
-    result = {}
-    for n, value in sums.items():
-        result[n] = builder.phi(value.type)
-        result[n].add_incoming(value, entry)
-        result[n].add_incoming(after[n], last)
-    return result
+    return merged(builder, (entry, sums), (last, after))
+
+
+def merged(builder, *branches):
+    """Sums by their place, from whichever of the (block, its sums) was run."""
+    sums = {}
+    for n, value in branches[0][1].items():
+        sums[n] = builder.phi(value.type)
+        for block, values in branches:
+            sums[n].add_incoming(values[n], block)
+    return sums
 
 
 def choose(builder, case, bodies):
@@ -121,11 +126,7 @@ def choose(builder, case, bodies):
     builder.position_at_end(switch.default)
     builder.unreachable()
     builder.position_at_end(joined)
-    chosen = {n: builder.phi(value.type) for n, value in results[0][1].items()}
-    for block, values in results:
-        for n, phi in chosen.items():
-            phi.add_incoming(values[n], block)
-    return chosen
+    return merged(builder, *results)
 
 
 def size_of(context, builder, array_type, array):

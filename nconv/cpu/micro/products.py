@@ -9,7 +9,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ..simd import address_of, broadcast, load_vector, multiply_add, store_vector, vec_of
-from .emit import Tile, const, loop, size_of
+from .emit import Tile, const, loop, merged, size_of
 
 
 def _start(builder, add, fresh, so_far):
@@ -18,12 +18,7 @@ def _start(builder, add, fresh, so_far):
     with builder.if_then(add):
         old = so_far()
         loaded = builder.block
-    sums = {}
-    for n, value in fresh.items():
-        sums[n] = builder.phi(value.type)
-        sums[n].add_incoming(value, entry)
-        sums[n].add_incoming(old[n], loaded)
-    return sums
+    return merged(builder, (entry, fresh), (loaded, old))
 
 
 def _add_products(builder, vec, sums, rows, address, columns):
