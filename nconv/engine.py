@@ -80,11 +80,13 @@ def _straight(route: Route, decision: Decision) -> Callable[..., Any]:
     if phases_for(algorithm, problem)[0].problem != problem:
         return partial(_run, route, decision)
     allocate = registry.arrays(problem.device).allocate
+    whole = takes_whole(algorithm)
 
     def run(x, weight, bias, out):
         if out is not None:
             return _run(route, decision, x, weight, bias, out)
-        prepared = algorithm.prepare(problem, np.ascontiguousarray(route.weigh(weight)))
+        weight = route.weigh(weight)
+        prepared = algorithm.prepare(problem, weight if whole else np.ascontiguousarray(weight))
         result = allocate(problem)
         algorithm.run(problem, prepared, route.enter(x), bias, result)
         return route.leave(result)
