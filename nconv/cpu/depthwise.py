@@ -347,7 +347,7 @@ def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, r
             depthwise_gather_kernel(turned, row_targets, row_sources, tile_rows, source, x_base, maps, u,
                                     (width - 1) * stride + window.reach[last])
         for segment in range(segments):
-            to, ldo, height = piece_target_kernel(window, segment, extent, target.strides[3:])
+            to, ldo, height = piece_target_kernel(window.row_step, segment, extent, target.strides[3:])
             to += y_base
             where, place, ld, apart, skipped = target.flat, to, ldo, target.strides[3 + last], before
             if not straight:

@@ -142,13 +142,13 @@ def piece_lines_kernel(window, lines, steps, rows, extent):
 
 
 @inner_kernel
-def piece_target_kernel(window, segment, extent, strides):
+def piece_target_kernel(row_step, segment, extent, strides):
     """(element of the output at which a segment begins, from one of its rows to the next, its rows)."""
-    last = window.tile.size - 1
-    together = min(window.row_step, extent[last - 1])
+    last = extent.size - 1
+    together = min(row_step, extent[last - 1])
     rest, to = segment // together, segment % together * strides[last - 1]
     for b in range(last - 1):
         a = last - 2 - b
         to += rest % extent[a] * strides[a]
         rest //= extent[a]
-    return to, window.row_step * strides[last - 1], ceil_div_(extent[last - 1] - segment % together, window.row_step)
+    return to, row_step * strides[last - 1], ceil_div_(extent[last - 1] - segment % together, row_step)

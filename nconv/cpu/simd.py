@@ -131,6 +131,13 @@ def even_lanes(builder, low, high):
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), even))
 
 
+def alternate_lanes(builder, low, high, first):
+    """Elements `first` (0 or 1), 2 further and so on of memory whose first n are in `low`, the next n in `high`."""
+    n = low.type.count
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n),
+                                                         [first + 2 * i for i in range(n)]))
+
+
 def _in_turn(builder, even, odd):
     """The lanes of two vectors, one of the first, one of the second and so on, in two vectors."""
     n = even.type.count

@@ -38,6 +38,7 @@ from .tiles import direct_place_kernel, direct_scatter_kernel
 # ------------------------------------------------------------------------------------------------- The choice
 
 _BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
+_WRITTEN_OUT = 2500            # products of a window, in register tiles of all widths, that a kernel has without a loop
 CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
 
 
@@ -146,17 +147,29 @@ def _lay_out(problem: ConvProblem) -> tuple[Window, FilterLayout]:
         width=width, apart=apart, size=p.size[-1])
 
 
+def _known(problem: ConvProblem) -> tuple[tuple, tuple, tuple]:
+    """(tall, short, line): what `filter_rows` knows of a small window as it is compiled."""
+    p, choice = problem, _choose(problem)
+    V = len(choice.columns)
+    if p.taps * V * (V + 1) > _WRITTEN_OUT or p.dilation[-1] > 1 or choice.step < p.stride[-1]:
+        return (), (), ()
+    heights = [rows for _, rows in pieces(p).rows for _ in range(product(p.kernel[:-2]))]
+    whole = heights.count(heights[0])
+    return (0,) * whole, (0,) * (len(heights) - whole), (0,) * p.kernel[-1]
+
+
 @lru_cache(maxsize=256)
 def bind(problem: ConvProblem) -> Callable:
     """All tables of a problem; see `launch`."""
     choice, maps, unbiased = _choose(problem), flat_maps(problem), bias_vector(problem, None)
     window, layout = _lay_out(problem)
     kernel, threads = settled(direct_filter_kernel), min(problem.threads, choice.items)
+    known = _known(problem)
 
     def start(x, prepared, bias, out):
         biases = unbiased if bias is None else bias_vector(problem, bias)
         kernel(window, layout, x, maps, prepared, biases, out, choice.rows, choice.columns, (0,) * choice.step,
-               threads)
+               *known, threads)
 
     return start
 
@@ -176,27 +189,40 @@ def direct_masks_kernel(taps, size, masks, lanes, step, first, width):
     vectors = ceil_div_(width, lanes)
     for s in range(taps.size):
         for v in range(vectors * step):
-            at = first + taps[s] + v // step * step * lanes + v % step * (lanes - 1)
+            at = first + taps[s] + v * lanes
             low = min(max(-at, 0), lanes)
             high = max(min(size - at, lanes), low)
             masks[s * vectors * step + v] = (1 << high) - (1 << low)
     begin = min(max(ceil_div_(-first, step * lanes), 0), vectors)
-    end = (size - first - taps[taps.size - 1] + step - 1) // (step * lanes)
+    end = (size - first - taps[taps.size - 1]) // (step * lanes)
     return begin, max(min(end, vectors), begin)
 
 
 @inner_kernel
-def direct_sum_kernel(window, out, o, ldo, count, width, start, x, p, fill, lines, n, weight, w, masks, begin, end,
-                      rows, columns, step):
-    """`filter_rows` with what is known of the window."""
+def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, start, x, p, fill, lines, apart, places,
+                           whole, distance, taps, weight, w, masks, begin, end, rows, columns, step, tall, short, line):
+    """A tile's sums, segment after segment: `filter_rows` for each, whose lines lie `apart` from those of the next.
+
+    Where neighbours of the output do not lie side by side, through `sums`.
+    """
     stay_a_function()                                   # the register tiles are long: once is enough
-    filter_rows(out, o, ldo, count, width, start, x, p, fill, lines, n, window.places, window.whole, window.distance,
-                window.taps, weight, w, masks, begin, end, rows, columns, step)
+    last = extent.size - 1
+    width, unit = extent[last], strides[last]
+    for segment in range(segments):
+        to, ldo, height = piece_target_kernel(row_step, segment, extent, strides)
+        where, place, ld = out, o + to, ldo
+        if unit != 1:
+            where, place, ld = sums, 0, width
+        filter_rows(where, place, ld, height, width, start, x, p, fill, lines, segment * apart, places, whole, distance,
+                    taps, weight, w, masks, begin, end, rows, columns, step, tall, short, line)
+        if unit != 1:
+            for i in range(height):
+                direct_scatter_kernel(sums, i * width, width, out, o + to + i * ldo, unit)
 
 
 @owning_kernel
-def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads,
-                               thread):
+def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short,
+                               line, threads, thread):
     """One thread's share of the tiles.
 
     Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
@@ -211,7 +237,6 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     for a in range(rank):
         items *= window.grid[a]
     in_place = layout.in_place and source.strides[3 + last] == 1
-    apart = target.strides[3 + last]                    # of neighbours in the output
     segments, steps = piece_steps_kernel(window, len(rows))
     table = np.empty(segments * steps * window.places.size, np.int64)
     masks = np.empty(window.taps.size * ceil_div_(window.tile[last], lanes) * len(step), np.int64)
@@ -219,7 +244,8 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     for i in range(fill.size):
         fill[i] = maps.fill[0]
     buffer = np.zeros(0 if in_place else layout.buffer_size, source.flat.dtype)
-    sums = np.empty(0 if apart == 1 else window.tile[last - 1] * window.tile[last], source.flat.dtype)
+    lone = target.strides[3 + last] == 1
+    sums = np.empty(0 if lone else window.tile[last - 1] * window.tile[last], source.flat.dtype)
     places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
     origin, extent = places[1:], extents[1:]
     row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
@@ -249,24 +275,16 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
                 gather_rows(buffer, phase * layout.width, row_targets, tile_rows, count, source.flat, x_base,
                             row_sources, source.strides[3 + last], maps, 0,
                             origin[last] * window.stride[last] + layout.phases[phase], layout.apart, same)
-        width = extent[last]
-        for segment in range(segments):
-            to, ldo, height = piece_target_kernel(window, segment, extent, target.strides[3:])
-            to += y_base
-            where, place, ld = target.flat, to, ldo
-            if apart != 1:
-                where, place, ld = sums, 0, width
-            direct_sum_kernel(window, where, place, ld, height, width, bias[g % bias.size], x, at, fill, table,
-                              segment * steps * window.places.size, weight, g * taps, masks, begin, end, rows, columns,
-                              step)
-            if apart != 1:
-                for i in range(height):
-                    direct_scatter_kernel(sums, i * width, width, target.flat, to + i * ldo, apart)
+        direct_segments_kernel(target.flat, y_base, target.strides[3:], extent, segments, window.row_step, sums,
+                               bias[g % bias.size], x, at, fill, table, steps * window.places.size, window.places,
+                               window.whole, window.distance, window.taps, weight, g * taps, masks, begin, end, rows,
+                               columns, step, tall, short, line)
 
 
 @parallel_kernel
-def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads):
+def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short, line,
+                         threads):
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
-        direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, threads,
-                                   np.int64(thread))
+        direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short,
+                                   line, threads, np.int64(thread))

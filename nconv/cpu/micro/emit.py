@@ -101,6 +101,20 @@ def loop(builder, name, first, end, sums, body, short=False):
     return merged(builder, (entry, sums), (last, after))
 
 
+def index(t):
+    """A number as the compiler's value, which it may be already."""
+    return const(t) if isinstance(t, int) else t
+
+
+def turns(builder, name, first, end, sums, body, short=False):
+    """A `loop`; none at all where both ends are known: the body is written out for each number."""
+    if isinstance(first, int) and isinstance(end, int):
+        for t in range(first, end):
+            sums = {**sums, **body(t, sums)}
+        return sums
+    return loop(builder, name, index(first), end, sums, body, short)
+
+
 def merged(builder, *branches):
     """Sums by their place, from whichever of the (block, its sums) was run."""
     sums = {}

@@ -10,11 +10,12 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...boundary import FILL
+from ...machine import vector_registers
 from ..simd import (
     INT,
     address_of,
+    alternate_lanes,
     broadcast,
-    even_lanes,
     load_vector,
     masked,
     multiply_add,
@@ -23,7 +24,7 @@ from ..simd import (
     store_vector,
     vec_of,
 )
-from .emit import Tile, choose, const, loop, size_of
+from .emit import Tile, choose, const, index, loop, size_of, turns
 
 _TOGETHER = 4                  # taps of `filter_line` that are summed at once
 
@@ -100,37 +101,43 @@ def filter_line(typingctx, out, o, width, start, x, p, offsets, run, weight, w, 
     return sig, codegen
 
 
-def _grow_rows(builder, dtype, tile, pieces, whole, taps, steps, first, line_base, piece, store):
+def _grow_rows(builder, dtype, tile, counts, steps, first, line_base, piece, store):
     """The loops of `filter_rows` and `filter_lanes`, for a tile of A rows and some vectors.
 
-    ``piece(place of its line, e, height)`` gives a function that for a tap loads the vectors and the rows' weights;
-    ``store(row, sums)`` takes the sums of the oldest row after each step but the first A - 1.
+    `counts`: of the pieces of A rows, of all pieces, of the taps of a line. ``piece(place of its line, e, height)``
+    gives a function that for a tap loads the vectors and the rows' weights; ``store(row, sums)`` takes those of an
+    output row, the oldest, once they are finished.
     """
     A, vectors = tile
+    whole, pieces, taps = counts
 
     def add_piece(line, height, e, sums):
-        load = piece(builder.gep(line, [e]), e, height)
+        load = piece(builder.gep(line, [index(e)]), e, height)
 
         def add_tap(s, sums):
             loaded, weights = load(s)
-            return {(a, j): multiply_add(builder, dtype, weight, value, sums[a, j])
-                    for a, weight in enumerate(weights) for j, value in enumerate(loaded)}
+            return {**sums, **{(a, j): multiply_add(builder, dtype, weight, value, sums[a, j])
+                               for a, weight in enumerate(weights) for j, value in enumerate(loaded)}}
 
-        return loop(builder, "taps", const(0), taps, sums, add_tap, short=True)
+        return turns(builder, "taps", 0, taps, sums, add_tap, short=True)
+
+    def store_last(m, sums):
+        store(builder.sub(m, const(A)), [sums[A, j] for j in range(vectors)])
 
     def add_step(m, sums):
-        line = builder.gep(line_base, [builder.mul(m, pieces)])
-        for height, from_, behind in ((A, const(0), whole), (A - 1, whole, pieces)):
+        # What the step before has finished: with a branch behind the products LLVM would sink some of them below it,
+        # and keep all that they need in memory meanwhile.
+        with builder.if_then(builder.icmp_signed(">=", m, const(A)), likely=True):
+            store_last(m, sums)
+        line = builder.gep(line_base, [builder.mul(m, index(pieces))])
+        for height, from_, behind in ((A, 0, whole), (A - 1, whole, pieces)):
             if height:
-                sums = loop(builder, "pieces", from_, behind, sums,
+                sums = turns(builder, "pieces", from_, behind, sums,
                              lambda e, sums, height=height: add_piece(line, height, e, sums))
-        row = builder.sub(m, const(A - 1))
-        with builder.if_then(builder.icmp_signed(">=", row, const(0)), likely=True):
-            store(row, [sums[A - 1, j] for j in range(vectors)])
         return {(a, j): sums[a - 1, j] if a else first for a, j in sums}
 
-    loop(builder, "steps", const(0), steps,
-          dict.fromkeys(((a, j) for a in range(A) for j in range(vectors)), first), add_step)
+    places = [(a, j) for a in range(A + 1) for j in range(vectors)]          # the last row of sums is finished
+    store_last(steps, loop(builder, "steps", const(0), steps, dict.fromkeys(places, first), add_step))
 
 
 def _strips(builder, count, V, begin, end, edges, add_strip):
@@ -161,7 +168,7 @@ def _strips(builder, count, V, begin, end, edges, add_strip):
 
 @intrinsic
 def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps,
-                weight, w, masks, begin, end, rows, columns, step):
+                weight, w, masks, begin, end, rows, columns, step, tall, short, line):
     """Rows of sums of one channel, from the first to the last: A rows and up to V vectors of positions grow at a time.
 
     The window's rows lie in pieces of A, or A - 1, that follow each other. Piece e, of A rows where e < `whole`, has
@@ -178,13 +185,18 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     Of vectors of positions before `begin` or from `end` on some elements lie beside the input: they are ``fill[0]``
     where the bits of ``masks[(s vectors + j) len(step)]`` and behind are not set, one number a vector that is loaded.
     Of a step of 2 two are loaded, and every other element is taken.
+
+    `tall`, `short` and `line` are empty, or have as many elements as there are pieces of A rows, shorter ones and taps.
+    Then no loop goes over these, weights and masks wait in registers, and ``taps[s]`` must be s: neighbours share the
+    vectors that a step of 2 parts. Narrow maps, which have little to do in a turn, take TODO less time so.
     """
     A, V, step = rows.count, columns.count, step.count
     vec = vec_of(out.dtype)
     align = vec.dtype.bitwidth // 8
-    index = types.intp
-    sig = types.void(out, index, index, index, index, out.dtype, x, index, fill, lines, index, places, index, index,
-                     taps, weight, index, masks, index, index, rows, columns, types.UniTuple(types.int64, step))
+    place = types.intp
+    sig = types.void(out, place, place, place, place, out.dtype, x, place, fill, lines, place, places, place, place,
+                     taps, weight, place, masks, place, place, rows, columns, types.UniTuple(types.int64, step), tall,
+                     short, line)
 
     def codegen(context, builder, sig, args):
         (out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps, weight, w, masks, begin,
@@ -199,42 +211,62 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
         vectors = builder.sdiv(builder.add(width, const(vec.n - 1)), const(vec.n))
         first = broadcast(builder, start, vec.n)
         distances = [builder.mul(distance, const(a)) for a in range(A)]
+        heights = [A] * tall.count + [A - 1] * short.count
+        known = line.count > 0
+        counts = ((tall.count, len(heights), line.count) if known else
+                  (whole, *(size_of(context, builder, sig.args[i], array) for i, array in ((11, places), (14, taps)))))
 
-        def load(pointer, bits):
-            """The vector at an address; of which not all `bits` are set where there are some."""
-            if bits is None:
-                return load_vector(builder, pointer, first.type, align)
-            mask = builder.bitcast(builder.trunc(builder.load(bits), ir.IntType(vec.n)),
-                                   ir.VectorType(ir.IntType(1), vec.n))
-            return masked(builder, "load", vec, [
-                builder.bitcast(pointer, first.type.as_pointer()), ir.Constant(ir.IntType(32), align), mask,
-                broadcast(builder, builder.load(fill_base), vec.n)], first.type)
+        def row_weights(e, height):
+            """Where the weights of a piece's rows begin."""
+            weights = builder.gep(weight_base, [builder.load(builder.gep(place_base, [index(e)]))])
+            return [builder.gep(weights, [distances[a]]) for a in range(height)]
 
-        def load_step(pointer, bits):
-            """Every `step`-th element from an address on."""
-            loaded = [load(builder.gep(pointer, [const(i * (vec.n - 1))]), bits and builder.gep(bits, [const(i)]))
-                      for i in range(step)]
-            return loaded[0] if step == 1 else even_lanes(builder, *loaded)
+        def weights_of(rows, s):
+            return [broadcast(builder, builder.load(builder.gep(row, [index(s)])), vec.n) for row in rows]
 
         def add_strip(at, size, edge):
             to = builder.gep(out_base, [builder.mul(at, const(vec.n))])
             left = builder.sub(width, builder.mul(at, const(vec.n)))
             all_wanted = builder.icmp_signed(">=", left, const(size * vec.n))
+            held = (A + 1) * size + sum(heights) * line.count <= vector_registers() * 3 // 4
+            kept_weights = {(e, s): weights_of(row_weights(e, height), s) for e, height in enumerate(heights)
+                            for s in range(line.count)} if held else {}
+
+            def mask(s, j, i):
+                """Which lanes of the i-th vector loaded for the strip's j-th lie in the input; None for all."""
+                if not edge or 0 < j < size - 2:
+                    return None
+                place = builder.add(builder.mul(index(s), vectors), builder.add(at, const(j)))
+                bits = builder.load(builder.gep(mask_base, [builder.add(builder.mul(place, const(step)), const(i))]))
+                return builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
+
+            kept_masks = {(s, j, i): mask(s, j, i) for s in range(0, line.count, step) for j in range(size)
+                          for i in range(step)}
+
+            def load(row, offset, s, j, i):
+                pointer = builder.gep(row, [builder.add(offset, const((j * step + i) * vec.n))])
+                lanes = kept_masks[s, j, i] if known else mask(s, j, i)
+                if lanes is None:
+                    return load_vector(builder, pointer, first.type, align)
+                return masked(builder, "load", vec, [
+                    builder.bitcast(pointer, first.type.as_pointer()), ir.Constant(ir.IntType(32), align), lanes,
+                    broadcast(builder, builder.load(fill_base), vec.n)], first.type)
 
             def piece(place, e, height):
                 offset = builder.load(place)
                 row = builder.select(builder.icmp_signed("==", offset, const(FILL)), fill_base,
                                      builder.gep(x_base, [builder.add(offset, builder.mul(at, const(step * vec.n)))]))
-                weights = builder.gep(weight_base, [builder.load(builder.gep(place_base, [e]))])
-                window = [builder.gep(weights, [distances[a]]) for a in range(height)]
+                weight_rows = [] if kept_weights else row_weights(e, height)
+                pairs = {}                              # loaded for a tap and its neighbour
 
                 def load_tap(s):
-                    tap = builder.gep(row, [builder.load(builder.gep(tap_base, [s]))])
-                    bits = builder.gep(mask_base, [builder.mul(builder.add(builder.mul(s, vectors), at), const(step))])
-                    return ([load_step(builder.gep(tap, [const(j * step * vec.n)]),
-                                       builder.gep(bits, [const(j * step)]) if edge and not 0 < j < size - 2 else None)
-                             for j in range(size)],
-                            [broadcast(builder, builder.load(builder.gep(row, [s])), vec.n) for row in window])
+                    offset = const(s) if known else builder.load(builder.gep(tap_base, [s]))
+                    parity = s % step if known else 0
+                    if parity == 0:
+                        pairs.update({j: [load(row, offset, s, j, i) for i in range(step)] for j in range(size)})
+                    loaded = [pairs[j][0] if step == 1 else alternate_lanes(builder, *pairs[j], parity)
+                              for j in range(size)]
+                    return loaded, kept_weights[e, s] if kept_weights else weights_of(weight_rows, s)
 
                 return load_tap
 
@@ -249,9 +281,8 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
                     with partly:
                         store_first(builder, vec, sums[-1], places[-1], builder.sub(left, const((size - 1) * vec.n)))
 
-            _grow_rows(builder, vec.dtype, (A, size), size_of(context, builder, sig.args[11], places), whole,
-                       size_of(context, builder, sig.args[14], taps), builder.add(count, const(A - 1)), first,
-                       line_base, piece, store)
+            _grow_rows(builder, vec.dtype, (A, size), counts, builder.add(count, const(A - 1)), first, line_base, piece,
+                       store)
 
         _strips(builder, vectors, V, begin, end, (1, 2), add_strip)
         return context.get_dummy_value()
@@ -340,9 +371,10 @@ def filter_lanes(typingctx, out, o, ldo, apart, before, count, width, start, b, 
                                 else:
                                     store_last(builder, vec, value, place, before)
 
-            _grow_rows(builder, vec.dtype, (A, size), size_of(context, builder, sig.args[16], places), whole,
-                       size_of(context, builder, sig.args[19], taps), builder.add(count, const(A - 1)), first,
-                       line_base, piece, store)
+            _grow_rows(builder, vec.dtype, (A, size),
+                       (whole, size_of(context, builder, sig.args[16], places),
+                        size_of(context, builder, sig.args[19], taps)),
+                       builder.add(count, const(A - 1)), first, line_base, piece, store)
 
         _strips(builder, width, V, begin, end, (V, V), add_strip)
         return context.get_dummy_value()
