@@ -38,6 +38,7 @@ from .tiles import direct_place_kernel, direct_scatter_kernel
 # ------------------------------------------------------------------------------------------------- The choice
 
 _BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
+_UNKNOWN = (), (), ()           # nothing is known of a window as `filter_rows` is compiled
 _WRITTEN_OUT = 2500            # products of a window, in register tiles of all widths, that a kernel has without a loop
 CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
 
@@ -64,7 +65,7 @@ def _choose(problem: ConvProblem) -> _Choice:
     used = {s * p.dilation[-1] % stride for s in range(min(p.kernel[-1], stride))} if step < stride else {0}
     phases = tuple(sorted(used))
     masks = vector_bytes() > 16                         # LLVM loads some lanes of narrower vectors one by one
-    in_place = masks and step == stride and is_filled(p)
+    in_place = masks and step == stride and is_filled(p) and not p.channels_last
 
     def extents(tile):
         rows = [(n - 1) * s + r for n, s, r in zip(tile[:-1], p.stride, spans, strict=False)]
@@ -82,6 +83,18 @@ def _choose(problem: ConvProblem) -> _Choice:
                    p.N * p.groups * product(map(ceil_div, p.out, tile)))
 
 
+def _known(problem: ConvProblem) -> tuple[tuple, tuple, tuple]:
+    """(tall, short, line): what `filter_rows` knows of a small window as it is compiled."""
+    p, choice = problem, _choose(problem)
+    V = len(choice.columns)
+    even = choice.step == p.stride[-1] and (choice.step == 1 or p.dilation[-1] == 1)          # between taps of a line
+    if not even or p.taps * V * (V + 1) > _WRITTEN_OUT:
+        return _UNKNOWN
+    heights = [rows for _, rows in pieces(p).rows for _ in range(product(p.kernel[:-2]))]
+    whole = heights.count(heights[0])
+    return (0,) * whole, (0,) * (len(heights) - whole), (0,) * p.kernel[-1]
+
+
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """Multiplications, vectors that are parted or may lie beside the input, lines, tiles, and what is gathered."""
     p, choice = problem, _choose(problem)
@@ -91,13 +104,18 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     turns = items * lines(p, choice.tile)
     taps = items * steps(p, choice.tile) * p.taps
     edges = min(vectors, V * sum(side > 0 for side in p.padding[-1])) if choice.in_place else 0
+    known = _known(p) != _UNKNOWN
+    loads = ceil_div(p.kernel[-1], 2) if known else p.kernel[-1]                # of a line, where the step is 2
     gathered = 0 if choice.in_place else items * len(choice.phases) * product(choice.extents)
-    moved = ({"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
-             if choice.step == p.stride[-1] else {"direct.picked": gathered})
+    moved = {"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
+    if p.channels_last:
+        moved = {"direct.picked": gathered + items * product(choice.tile)}
+    elif choice.step != p.stride[-1]:
+        moved = {"direct.picked": gathered}
     return {"call": CALLS, "start": threads > 1, **moved,
             "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
-            "direct.parted": turns * p.kernel[-1] * vectors if choice.step > 1 else 0,
-            "direct.lines_filters": turns * ceil_div(vectors, V),
+            "direct.parted": turns * loads * vectors if choice.step > 1 else 0,
+            f"direct.lines_{'filters' if known else 'looped'}": turns * ceil_div(vectors, V),
             "direct.edges": turns * p.kernel[-1] * edges, "direct.tiles_filters": items,
             "byte": machine.traffic(p) / threads}
 
@@ -145,17 +163,6 @@ def _lay_out(problem: ConvProblem) -> tuple[Window, FilterLayout]:
         groups=p.groups, in_place=choice.in_place,
         fill_size=int(taps.max()) + _slack(p), buffer_size=_buffer_size(p), phases=np.array(phases, np.int64),
         width=width, apart=apart, size=p.size[-1])
-
-
-def _known(problem: ConvProblem) -> tuple[tuple, tuple, tuple]:
-    """(tall, short, line): what `filter_rows` knows of a small window as it is compiled."""
-    p, choice = problem, _choose(problem)
-    V = len(choice.columns)
-    if p.taps * V * (V + 1) > _WRITTEN_OUT or p.dilation[-1] > 1 or choice.step < p.stride[-1]:
-        return (), (), ()
-    heights = [rows for _, rows in pieces(p).rows for _ in range(product(p.kernel[:-2]))]
-    whole = heights.count(heights[0])
-    return (0,) * whole, (0,) * (len(heights) - whole), (0,) * p.kernel[-1]
 
 
 @lru_cache(maxsize=256)

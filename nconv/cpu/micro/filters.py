@@ -187,8 +187,9 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     Of a step of 2 two are loaded, and every other element is taken.
 
     `tall`, `short` and `line` are empty, or have as many elements as there are pieces of A rows, shorter ones and taps.
-    Then no loop goes over these, weights and masks wait in registers, and ``taps[s]`` must be s: neighbours share the
-    vectors that a step of 2 parts. Narrow maps, which have little to do in a turn, take TODO less time so.
+    Then no loop goes over these, and weights wait in registers: a turn of a narrow map has so few products that loops
+    would take as long. Here ``taps[s]`` must be ``s taps[1]``, and s where the step is 2: two taps share the vectors
+    that it parts.
     """
     A, V, step = rows.count, columns.count, step.count
     vec = vec_of(out.dtype)
@@ -213,6 +214,7 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
         distances = [builder.mul(distance, const(a)) for a in range(A)]
         heights = [A] * tall.count + [A - 1] * short.count
         known = line.count > 0
+        apart = const(1) if step > 1 or line.count < 2 else builder.load(builder.gep(tap_base, [const(1)]))
         counts = ((tall.count, len(heights), line.count) if known else
                   (whole, *(size_of(context, builder, sig.args[i], array) for i, array in ((11, places), (14, taps)))))
 
@@ -260,7 +262,8 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
                 pairs = {}                              # loaded for a tap and its neighbour
 
                 def load_tap(s):
-                    offset = const(s) if known else builder.load(builder.gep(tap_base, [s]))
+                    offset = (builder.mul(apart, const(s)) if known else
+                              builder.load(builder.gep(tap_base, [s])))
                     parity = s % step if known else 0
                     if parity == 0:
                         pairs.update({j: [load(row, offset, s, j, i) for i in range(step)] for j in range(size)})
