@@ -53,7 +53,8 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _arithmetic_bytes() -> int:
+@cache
+def arithmetic_bytes() -> int:
     """Bytes that the two fused units of one core take in a cycle, by family."""
     if platform.machine().lower() in ("aarch64", "arm64"):
         return 4 * 16 if sys.platform == "darwin" else 2 * 16       # Apple's cores have four units, most others two
@@ -160,7 +161,7 @@ class Machine(_Rated):
     name: str = field(default_factory=lambda: f"{processor()}, {platform.system()}")
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     vector_bytes: int = field(default_factory=vector_bytes)
-    arithmetic_bytes: int = field(default_factory=_arithmetic_bytes)
+    arithmetic_bytes: int = field(default_factory=arithmetic_bytes)
     measured: str = ""             # date of the calibration; empty: the rates of the family
     l2: int = 1 << 20              # bytes
     l3: int = 32 << 20             # bytes

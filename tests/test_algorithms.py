@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from tolerance import bound
 
 from nconv import engine, registry
-from nconv.cpu import col2im, depthwise, simd, small
+from nconv.cpu import col2im, depthwise, direct, simd, small
+from nconv.cpu.direct import filters
 from nconv.machine import vector_bytes
 from nconv.problem import ConvProblem
 
@@ -152,6 +153,30 @@ def test_windows_in_pieces(name, kernel, stride, dilation, dtype, boundary):
             check(ALGORITHMS[name], problem, layout, weight, bias)
 
 
+@pytest.mark.parametrize("unit", [16, 64])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 5), (3, 2, 3)])
+def test_maps_of_every_width(kernel, stride, dilation, unit, monkeypatch):
+    """Windows that are known when a kernel is compiled; vectors of half a register where units are no wider."""
+    rank = len(kernel)
+    monkeypatch.setattr(filters, "arithmetic_bytes", lambda: 2 * unit)
+    caches = filters._choose, filters.bind, direct.bind
+    try:
+        for cache in caches:
+            cache.cache_clear()
+        lanes = set()
+        for width in (*range(1, 9), 15, 16, 17, 24, 33, 40, 53):
+            problem = ConvProblem(N=2, C=1, K=1, groups=3, size=(6,) * (rank - 1) + (width,), kernel=kernel,
+                                  stride=(stride,) * rank, dilation=(dilation,) * rank, padding=((4, 5),) * rank,
+                                  dtype=np.dtype("float32"), has_bias=True)
+            lanes.add(filters._choose(problem).lanes)
+            check(direct, problem, *operands(problem))
+        assert len(lanes) == (2 if unit < vector_bytes() else 1)
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
 # Window, zeros between elements, dilation and padding of each axis: one tap a residue, several, none; unequal numbers.
 _SPREAD = [((2,), (2,), (1,), (0,)), ((16,), (8,), (1,), (4,)), ((5,), (6,), (1,), (3,)), ((3,), (10,), (2,), (1,)),
            ((4, 4), (2, 2), (1, 1), (2, 2)), ((3, 5), (2, 3), (1, 2), (1, 4)), ((7, 2), (1, 5), (1, 1), (6, 1)),
@@ -200,7 +225,7 @@ for case in {cases!r}:
 
 
 @pytest.mark.parametrize("size", [size for size in (16, 32) if size < vector_bytes()])
-@pytest.mark.parametrize("name", ["depthwise", "col2im"])
+@pytest.mark.parametrize("name", ["direct", "depthwise", "col2im"])
 def test_machines_with_narrower_vectors(name, size, tmp_path):
     cases = [f"own_windows{shape}-{variant}" for shape in ("", "_short", "_line", "_volume")
              for variant in ("plain", "stride", "batch", "wrap")]

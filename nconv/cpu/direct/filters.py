@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...geometry import ceil_div, product, share_start, span
+from ...geometry import ceil_div, product, round_up, share_start, span
 from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled, stay_a_function
-from ...machine import vector_bytes
+from ...machine import arithmetic_bytes, vector_bytes
 from ...problem import ConvProblem
 from .. import simd
 from ..arrays import bias_vector, borrow, real_dtype
@@ -39,6 +39,7 @@ from .tiles import direct_place_kernel, direct_scatter_kernel
 
 _BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
 _UNKNOWN = (), (), ()           # nothing is known of a window as `filter_rows` is compiled
+_FULLER = 0.8                  # share of the lanes with which vectors of half the length are worth twice their number
 _WRITTEN_OUT = 2500            # products of a window, in register tiles of all widths, that a kernel has without a loop
 CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
 
@@ -54,12 +55,21 @@ class _Choice(NamedTuple):
     extents: tuple[int, ...]   # of its padded input; of the last axis positions within a phase
     in_place: bool             # whether lines can be read where the input lies, if that is in rows without gaps
     items: int                 # pieces of work to share
+    lanes: int                 # of a vector
+    half: tuple                # with an element where that is half of a register
+
+
+def _lanes(problem: ConvProblem) -> int:
+    """Elements of a vector: half as many as a register has where units are no wider and fewer of them are idle."""
+    lanes, width = simd.lanes(real_dtype(problem)), problem.out[-1]
+    idle = _FULLER * round_up(width, lanes) >= round_up(width, lanes // 2)
+    return lanes // 2 if idle and arithmetic_bytes() < 2 * vector_bytes() else lanes
 
 
 @lru_cache(maxsize=1024)
 def _choose(problem: ConvProblem) -> _Choice:
     p = problem
-    itemsize, lanes = real_dtype(p).itemsize, simd.lanes(real_dtype(p))
+    itemsize, lanes = real_dtype(p).itemsize, _lanes(p)
     stride, spans = p.stride[-1], list(map(span, p.kernel, p.dilation))
     step = stride if stride <= 2 else 1
     used = {s * p.dilation[-1] % stride for s in range(min(p.kernel[-1], stride))} if step < stride else {0}
@@ -80,7 +90,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     tile = shrink(p.out, tuple(r / s for r, s in zip(spans, p.stride, strict=True)), small)
     tile = tuple(share_tiles(p, p.out, tile, p.N * p.groups))
     return _Choice(*filter_tile(pieces(p).height), tile, step, phases, extents(tile), in_place,
-                   p.N * p.groups * product(map(ceil_div, p.out, tile)))
+                   p.N * p.groups * product(map(ceil_div, p.out, tile)), lanes,
+                   (0,) * (lanes < simd.lanes(real_dtype(p))))
 
 
 def _known(problem: ConvProblem) -> tuple[tuple, tuple, tuple]:
@@ -98,7 +109,7 @@ def _known(problem: ConvProblem) -> tuple[tuple, tuple, tuple]:
 def counts(problem: ConvProblem, machine) -> dict[str, float]:
     """Multiplications, vectors that are parted or may lie beside the input, lines, tiles, and what is gathered."""
     p, choice = problem, _choose(problem)
-    lanes, threads = simd.lanes(real_dtype(p)), min(p.threads, choice.items)
+    lanes, threads = choice.lanes, min(p.threads, choice.items)
     vectors, V = ceil_div(choice.tile[-1], lanes), len(choice.columns)
     items = choice.items / threads
     turns = items * lines(p, choice.tile)
@@ -176,7 +187,7 @@ def bind(problem: ConvProblem) -> Callable:
     def start(x, prepared, bias, out):
         biases = unbiased if bias is None else bias_vector(problem, bias)
         kernel(window, layout, x, maps, prepared, biases, out, choice.rows, choice.columns, (0,) * choice.step,
-               *known, threads)
+               choice.half, *known, threads)
 
     return start
 
@@ -207,7 +218,8 @@ def direct_masks_kernel(taps, size, masks, lanes, step, first, width):
 
 @inner_kernel
 def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, start, x, p, fill, lines, apart, places,
-                           whole, distance, taps, weight, w, masks, begin, end, rows, columns, step, tall, short, line):
+                           whole, distance, taps, weight, w, masks, begin, end, rows, columns, step, half, tall, short,
+                           line):
     """A tile's sums, segment after segment: `filter_rows` for each, whose lines lie `apart` from those of the next.
 
     Where neighbours of the output do not lie side by side, through `sums`.
@@ -221,15 +233,15 @@ def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, st
         if unit != 1:
             where, place, ld = sums, 0, width
         filter_rows(where, place, ld, height, width, start, x, p, fill, lines, segment * apart, places, whole, distance,
-                    taps, weight, w, masks, begin, end, rows, columns, step, tall, short, line)
+                    taps, weight, w, masks, begin, end, rows, columns, step, half, tall, short, line)
         if unit != 1:
             for i in range(height):
                 direct_scatter_kernel(sums, i * width, width, out, o + to + i * ldo, unit)
 
 
 @owning_kernel
-def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short,
-                               line, threads, thread):
+def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall,
+                               short, line, threads, thread):
     """One thread's share of the tiles.
 
     Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
@@ -238,7 +250,7 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     maps, target = borrow(maps), borrow(target)
     rank = window.tile.size
     last = rank - 1
-    lanes = lanes_of(source.flat)
+    lanes = lanes_of(source.flat) >> len(half)
     images = window.batch * layout.groups
     items = images
     for a in range(rank):
@@ -285,13 +297,13 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
         direct_segments_kernel(target.flat, y_base, target.strides[3:], extent, segments, window.row_step, sums,
                                bias[g % bias.size], x, at, fill, table, steps * window.places.size, window.places,
                                window.whole, window.distance, window.taps, weight, g * taps, masks, begin, end, rows,
-                               columns, step, tall, short, line)
+                               columns, step, half, tall, short, line)
 
 
 @parallel_kernel
-def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short, line,
-                         threads):
+def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall, short,
+                         line, threads):
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     for thread in prange(threads):
-        direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, tall, short,
-                                   line, threads, np.int64(thread))
+        direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall,
+                                   short, line, threads, np.int64(thread))

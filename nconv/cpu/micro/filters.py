@@ -13,6 +13,7 @@ from ...boundary import FILL
 from ...machine import vector_registers
 from ..simd import (
     INT,
+    Vec,
     address_of,
     alternate_lanes,
     broadcast,
@@ -168,7 +169,7 @@ def _strips(builder, count, V, begin, end, edges, add_strip):
 
 @intrinsic
 def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps,
-                weight, w, masks, begin, end, rows, columns, step, tall, short, line):
+                weight, w, masks, begin, end, rows, columns, step, half, tall, short, line):
     """Rows of sums of one channel, from the first to the last: A rows and up to V vectors of positions grow at a time.
 
     The window's rows lie in pieces of A, or A - 1, that follow each other. Piece e, of A rows where e < `whole`, has
@@ -184,7 +185,8 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
 
     Of vectors of positions before `begin` or from `end` on some elements lie beside the input: they are ``fill[0]``
     where the bits of ``masks[(s vectors + j) len(step)]`` and behind are not set, one number a vector that is loaded.
-    Of a step of 2 two are loaded, and every other element is taken.
+    Of a step of 2 two are loaded, and every other element is taken. Vectors fill a register; half of one where `half`
+    has an element.
 
     `tall`, `short` and `line` are empty, or have as many elements as there are pieces of A rows, shorter ones and taps.
     Then no loop goes over these, and weights wait in registers: a turn of a narrow map has so few products that loops
@@ -192,12 +194,12 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     that it parts.
     """
     A, V, step = rows.count, columns.count, step.count
-    vec = vec_of(out.dtype)
+    vec = Vec(out.dtype, vec_of(out.dtype).n >> half.count)
     align = vec.dtype.bitwidth // 8
     place = types.intp
     sig = types.void(out, place, place, place, place, out.dtype, x, place, fill, lines, place, places, place, place,
-                     taps, weight, place, masks, place, place, rows, columns, types.UniTuple(types.int64, step), tall,
-                     short, line)
+                     taps, weight, place, masks, place, place, rows, columns, types.UniTuple(types.int64, step), half,
+                     tall, short, line)
 
     def codegen(context, builder, sig, args):
         (out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps, weight, w, masks, begin,
