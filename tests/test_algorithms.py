@@ -154,8 +154,8 @@ def test_windows_in_pieces(name, kernel, stride, dilation, dtype, boundary):
 
 
 @pytest.mark.parametrize("unit", [16, 64])
-@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1), (2, 2)])
-@pytest.mark.parametrize("kernel", [(3, 3), (4, 5), (3, 2, 3)])
+@pytest.mark.parametrize("kernel, stride, dilation", [((3, 3), 1, 1), ((3, 3), 2, 1), ((4, 5), 1, 2), ((4, 5), 2, 2),
+                                                      ((3, 2, 3), 2, 1)])
 def test_maps_of_every_width(kernel, stride, dilation, unit, monkeypatch):
     """Windows that are known when a kernel is compiled; vectors of half a register where units are no wider."""
     rank = len(kernel)
@@ -165,7 +165,7 @@ def test_maps_of_every_width(kernel, stride, dilation, unit, monkeypatch):
         for cache in caches:
             cache.cache_clear()
         lanes = set()
-        for width in (*range(1, 9), 15, 16, 17, 24, 33, 40, 53):
+        for width in (1, 2, 5, 7, 8, 15, 16, 17, 24, 33, 53):
             problem = ConvProblem(N=2, C=1, K=1, groups=3, size=(6,) * (rank - 1) + (width,), kernel=kernel,
                                   stride=(stride,) * rank, dilation=(dilation,) * rank, padding=((4, 5),) * rank,
                                   dtype=np.dtype("float32"), has_bias=True)

@@ -101,7 +101,7 @@ def loop(builder, name, first, end, sums, body, short=False):
     return merged(builder, (entry, sums), (last, after))
 
 
-def index(t):
+def as_value(t):
     """A number as the compiler's value, which it may be already."""
     return const(t) if isinstance(t, int) else t
 
@@ -112,7 +112,7 @@ def turns(builder, name, first, end, sums, body, short=False):
         for t in range(first, end):
             sums = {**sums, **body(t, sums)}
         return sums
-    return loop(builder, name, index(first), end, sums, body, short)
+    return loop(builder, name, as_value(first), end, sums, body, short)
 
 
 def merged(builder, *branches):

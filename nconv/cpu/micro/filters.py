@@ -25,7 +25,7 @@ from ..simd import (
     store_vector,
     vec_of,
 )
-from .emit import Tile, choose, const, index, loop, size_of, turns
+from .emit import Tile, as_value, choose, const, loop, size_of, turns
 
 _TOGETHER = 4                  # taps of `filter_line` that are summed at once
 
@@ -113,7 +113,7 @@ def _grow_rows(builder, dtype, tile, counts, steps, first, line_base, piece, sto
     whole, pieces, taps = counts
 
     def add_piece(line, height, e, sums):
-        load = piece(builder.gep(line, [index(e)]), e, height)
+        load = piece(builder.gep(line, [as_value(e)]), e, height)
 
         def add_tap(s, sums):
             loaded, weights = load(s)
@@ -130,7 +130,7 @@ def _grow_rows(builder, dtype, tile, counts, steps, first, line_base, piece, sto
         # and keep all that they need in memory meanwhile.
         with builder.if_then(builder.icmp_signed(">=", m, const(A)), likely=True):
             store_last(m, sums)
-        line = builder.gep(line_base, [builder.mul(m, index(pieces))])
+        line = builder.gep(line_base, [builder.mul(m, as_value(pieces))])
         for height, from_, behind in ((A, 0, whole), (A - 1, whole, pieces)):
             if height:
                 sums = turns(builder, "pieces", from_, behind, sums,
@@ -196,9 +196,9 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     A, V, step = rows.count, columns.count, step.count
     vec = Vec(out.dtype, vec_of(out.dtype).n >> half.count)
     align = vec.dtype.bitwidth // 8
-    place = types.intp
-    sig = types.void(out, place, place, place, place, out.dtype, x, place, fill, lines, place, places, place, place,
-                     taps, weight, place, masks, place, place, rows, columns, types.UniTuple(types.int64, step), half,
+    index = types.intp
+    sig = types.void(out, index, index, index, index, out.dtype, x, index, fill, lines, index, places, index, index,
+                     taps, weight, index, masks, index, index, rows, columns, types.UniTuple(types.int64, step), half,
                      tall, short, line)
 
     def codegen(context, builder, sig, args):
@@ -222,11 +222,11 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
 
         def row_weights(e, height):
             """Where the weights of a piece's rows begin."""
-            weights = builder.gep(weight_base, [builder.load(builder.gep(place_base, [index(e)]))])
+            weights = builder.gep(weight_base, [builder.load(builder.gep(place_base, [as_value(e)]))])
             return [builder.gep(weights, [distances[a]]) for a in range(height)]
 
         def weights_of(rows, s):
-            return [broadcast(builder, builder.load(builder.gep(row, [index(s)])), vec.n) for row in rows]
+            return [broadcast(builder, builder.load(builder.gep(row, [as_value(s)])), vec.n) for row in rows]
 
         def add_strip(at, size, edge):
             to = builder.gep(out_base, [builder.mul(at, const(vec.n))])
@@ -240,7 +240,7 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
                 """Which lanes of the i-th vector loaded for the strip's j-th lie in the input; None for all."""
                 if not edge or 0 < j < size - 2:
                     return None
-                place = builder.add(builder.mul(index(s), vectors), builder.add(at, const(j)))
+                place = builder.add(builder.mul(as_value(s), vectors), builder.add(at, const(j)))
                 bits = builder.load(builder.gep(mask_base, [builder.add(builder.mul(place, const(step)), const(i))]))
                 return builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
 
