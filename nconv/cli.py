@@ -333,7 +333,7 @@ def bench(families: tuple[str, ...], sweep: str | None, dtypes: tuple[str, ...],
         chosen = [f'--sweep "{sweep}"' if " " in sweep else f"--sweep {sweep}"] if sweep else [
             f"--family {family}" for family in families]
         command = " ".join(["nconv bench", *chosen, *(f"--dtype {d}" for d in dtypes)])
-        title = f"Against the rivals, {sweep} over their sizes" if sweep else "Against the rivals"
+        title = ", ".join(["Against the rivals", *([f"{sweep} over their sizes"] if sweep else []), *dtypes])
         measure.write_rst(rst_path, measure.titled(title), command, records, [path for _, path in drawings])
     if drawings:
         from .bench import pictures  # which need matplotlib

@@ -22,7 +22,7 @@ from . import store
 from .geometry import product
 from .problem import ConvProblem
 
-_FORMAT = 5                    # of the file: those before had rates of other models
+_FORMAT = 6                    # of the file: those before had rates of other models
 
 WORTH_THE_LONG_WAY = 1 << 20
 """Multiplications from which a call's overhead, or a look at its values, costs little beside the work."""
@@ -135,8 +135,8 @@ the algorithm that computes them. Seconds; but of `products`, `points` and `kern
 the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least
 squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn problems have
 too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s, `col2im`'s and those of direct sums of one channel
-(`filters`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once held to
-vectors of 32 bytes.
+(`filters`, `looped`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once
+held to vectors of 32 bytes.
 """
 
 

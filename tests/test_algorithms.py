@@ -160,7 +160,7 @@ def test_maps_of_every_width(kernel, stride, dilation, unit, monkeypatch):
     """Windows that are known when a kernel is compiled; vectors of half a register where units are no wider."""
     rank = len(kernel)
     monkeypatch.setattr(filters, "arithmetic_bytes", lambda: 2 * unit)
-    caches = filters._choose, filters.bind, direct.bind
+    caches = filters._choose, filters._lay_out, filters.bind, direct.bind
     try:
         for cache in caches:
             cache.cache_clear()

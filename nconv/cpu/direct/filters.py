@@ -38,10 +38,10 @@ from .tiles import direct_place_kernel, direct_scatter_kernel
 # ------------------------------------------------------------------------------------------------- The choice
 
 _BUFFER_BYTES = 384 * 1024     # of a tile's padded input, its lines or its masks: they should stay in the second cache
-_UNKNOWN = (), (), ()           # nothing is known of a window as `filter_rows` is compiled
+_UNKNOWN = (), (), ()          # nothing is known of a window as `filter_rows` is compiled
 _FULLER = 0.8                  # share of the lanes with which vectors of half the length are worth twice their number
 _WRITTEN_OUT = 2500            # products of a window, in register tiles of all widths, that a kernel has without a loop
-CALLS = 0.8                   # of a call that prepares its weight: here it is taken as it lies
+CALLS = 0.8                    # of a call that prepares its weight: here it is taken as it lies
 
 
 class _Choice(NamedTuple):
@@ -62,8 +62,8 @@ class _Choice(NamedTuple):
 def _lanes(problem: ConvProblem) -> int:
     """Elements of a vector: half as many as a register has where units are no wider and fewer of them are idle."""
     lanes, width = simd.lanes(real_dtype(problem)), problem.out[-1]
-    idle = _FULLER * round_up(width, lanes) >= round_up(width, lanes // 2)
-    return lanes // 2 if idle and arithmetic_bytes() < 2 * vector_bytes() else lanes
+    fuller = round_up(width, lanes // 2) <= _FULLER * round_up(width, lanes)
+    return lanes // 2 if fuller and arithmetic_bytes() < 2 * vector_bytes() else lanes
 
 
 @lru_cache(maxsize=1024)
@@ -118,11 +118,12 @@ def counts(problem: ConvProblem, machine) -> dict[str, float]:
     known = _known(p) != _UNKNOWN
     loads = ceil_div(p.kernel[-1], 2) if known else p.kernel[-1]                # of a line, where the step is 2
     gathered = 0 if choice.in_place else items * len(choice.phases) * product(choice.extents)
-    moved = {"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
     if p.channels_last:
-        moved = {"direct.picked": gathered + items * product(choice.tile)}
+        moved = {"direct.picked": gathered + items * product(choice.tile)}      # and scattered
     elif choice.step != p.stride[-1]:
         moved = {"direct.picked": gathered}
+    else:
+        moved = {"direct.rows": gathered / choice.extents[-1], "direct.gathered": gathered * real_dtype(p).itemsize}
     return {"call": CALLS, "start": threads > 1, **moved,
             "direct.products_filters": 2 * taps * vectors * lanes / machine.flops(p.engine),
             "direct.parted": turns * loads * vectors if choice.step > 1 else 0,
@@ -263,8 +264,8 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     for i in range(fill.size):
         fill[i] = maps.fill[0]
     buffer = np.zeros(0 if in_place else layout.buffer_size, source.flat.dtype)
-    lone = target.strides[3 + last] == 1
-    sums = np.empty(0 if lone else window.tile[last - 1] * window.tile[last], source.flat.dtype)
+    straight = target.strides[3 + last] == 1
+    sums = np.empty(0 if straight else window.tile[last - 1] * window.tile[last], source.flat.dtype)
     places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
     origin, extent = places[1:], extents[1:]
     row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
