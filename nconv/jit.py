@@ -8,23 +8,18 @@ used costs the compilation, never the call.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import types
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llvmlite.binding import Linkage
 from numba import prange
 from numba import types as numba_types
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
-from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.runtime import rtsys
 from numba.core.types.misc import unliteral
@@ -33,6 +28,7 @@ from numba.extending import intrinsic, register_jitable
 from numba.np.ufunc.parallel import _launch_threads
 
 from . import threads
+from .compiler import KernelCompiler, PartCompiler, libraries
 
 __all__ = ["compiled", "inlined", "inner_kernel", "kernel", "owning_kernel", "parallel_kernel", "prange", "settled",
            "stay_a_function"]
@@ -43,6 +39,7 @@ _OPTIONS = {
     "error_model": "numpy",
     # NaN and infinity must survive, so LLVM may not assume their absence; sums may be reordered, products fused.
     "fastmath": {"contract", "reassoc", "nsz"},
+    "no_cfunc_wrapper": True,
 }
 
 
@@ -54,34 +51,12 @@ def _sources() -> str:
     """Fingerprint of everything that kernels are made of: a kernel holds the code of what it calls."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    rooms = [root / f"{name}.py" for name in ("boundary", "geometry", "jit", "machine")]     # which cpu/ compiles
+    shared = ("boundary", "compiler", "geometry", "jit", "machine")
+    rooms = [root / f"{name}.py" for name in shared]
     for path in sorted([*rooms, *root.glob("cpu/**/*.py")]):
         stat = path.stat()
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _libraries(codegen: Any, kind: type):
-    """What is compiled or loaded meanwhile becomes libraries of this kind."""
-    with global_compiler_lock:
-        outer, codegen._library_class = codegen._library_class, kind
-        try:
-            yield
-        finally:
-            codegen._library_class = outer
-
-
-@contextmanager
-def _no_collection():
-    """Python does not look for cycles among the many objects that a compiler keeps, a sixth of its time."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
 
 
 class _Cache(FunctionCache):
@@ -93,7 +68,7 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             # A kernel that is loaded while a caller of it is compiled still is a kernel, with an entry for Python.
-            with _libraries(target_context.codegen(), JITCodeLibrary):
+            with libraries(target_context.codegen(), JITCodeLibrary):
                 # Numba would first read all that it can compile, SciPy's linear algebra included, a third of the
                 # time that a first call takes; finished code needs only its allocator.
                 rtsys.initialize(target_context)
@@ -111,77 +86,6 @@ class _Cache(FunctionCache):
             self.disable()
 
 
-class _NoEnvironment:
-    """A code generator for functions that no Python code calls and that therefore have no environment to set."""
-
-    def __init__(self, codegen):
-        self._codegen = codegen
-
-    def __getattr__(self, name):
-        return getattr(self._codegen, name)
-
-    def set_env(self, name, environment):
-        """Nothing is looked up there."""
-
-
-class _PartLibrary(JITCodeLibrary):
-    """The code of a part on its way into a kernel: neither linked, nor optimised on its own, nor made machine code.
-
-    Numba does all that for every function, and again for all that is linked into each of its callers, the body of a
-    `prange` included. Here it happens once, for the whole kernel, which halves a first call.
-    """
-
-    @property
-    def codegen(self):
-        return _NoEnvironment(self._codegen)
-
-    def _optimize_functions(self, module):
-        """Left to the kernel, but for what is needed to link."""
-        module.data_layout = self._codegen._data_layout
-
-    def finalize(self):
-        """Left to the kernel."""
-        self._finalized = True
-
-    def _get_module_for_linking(self):
-        for function in self._final_module.functions:
-            if not function.is_declaration and function.linkage == Linkage.external:
-                function.linkage = "linkonce_odr"       # may be inlined, and left out where no call remains
-        return self._final_module
-
-    def get_pointer_to_function(self, name):
-        return 0
-
-
-class _KernelLibrary(JITCodeLibrary):
-    """The code of a kernel, into which each of its parts goes once, however many others call it."""
-
-    def finalize(self):
-        self._linking_libraries = list(self._needed(self, {}))
-        super().finalize()
-
-    def _needed(self, library: JITCodeLibrary, found: dict[JITCodeLibrary, None]) -> dict[JITCodeLibrary, None]:
-        """What a library calls, the parts' own parts included, in a lasting order."""
-        for callee in library._linking_libraries:
-            if callee not in found:
-                found[callee] = None
-                if isinstance(callee, _PartLibrary):
-                    self._needed(callee, found)
-        return found
-
-
-class _KernelCompiler(Compiler):
-    """Numba's compiler, for which all that a kernel calls is a part of it."""
-
-    def compile_extra(self, func):
-        codegen = self.state.targetctx.codegen()
-        with _libraries(codegen, _KernelLibrary):
-            self.state.library = codegen.create_library(func.__qualname__)
-            self.state.library.enable_object_caching()
-        with _libraries(codegen, _PartLibrary), _no_collection():
-            return super().compile_extra(func)
-
-
 class _Part(CPUDispatcher):
     """A function that only compiled code calls."""
 
@@ -194,7 +98,7 @@ class _Part(CPUDispatcher):
 
 
 def _kernel(function: Callable, **options) -> Any:
-    dispatcher = CPUDispatcher(function, targetoptions={**_OPTIONS, **options}, pipeline_class=_KernelCompiler)
+    dispatcher = CPUDispatcher(function, targetoptions={**_OPTIONS, **options}, pipeline_class=KernelCompiler)
     try:
         dispatcher._cache = _Cache(function)
     except (RuntimeError, OSError):                     # no directory can be written
@@ -209,7 +113,8 @@ def _part(function: Callable, **options) -> Any:
         name = f"{function.__module__}.{function.__qualname__}"
         function.__qualname__ += f"_{_closures[name]}"
         _closures[name] += 1
-    return _Part(function, targetoptions={**_OPTIONS, **options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+    return _Part(function, targetoptions={**_OPTIONS, **options, "no_cpython_wrapper": True},
+                 pipeline_class=PartCompiler)
 
 
 def kernel(function: Callable) -> Any:

@@ -25,6 +25,8 @@ REFUSED_KINDS = {"fft": "i", "small": "c"}
 DTYPES = ["float32", "float64", "complex64", "complex128", "int32", "int64"]
 # Every variant in float32, the other types on those that differ in how numbers are handled.
 SHORT = [name for name in CASES if name.split("-")[0] in ("signal", "layer", "image", "outer_image", "own_windows")]
+# Two that differ in their size alone from others, int64 and complex64: without what compiles kernels anew.
+SHORTER = [name for name in SHORT if name.split("-")[1] not in ("stride", "halved", "dilation", "spread")]
 
 
 @lru_cache(maxsize=256)
@@ -87,7 +89,7 @@ def test_float32(name, case):
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_other_types(name, dtype):
-    for case in SHORT:
+    for case in SHORTER if dtype in ("int32", "complex128") else SHORT:
         problem = CASES[case].replace(dtype=np.dtype(dtype))
         if supported(ALGORITHMS[name], problem):
             check(ALGORITHMS[name], problem, *operands(problem))
@@ -116,7 +118,7 @@ def test_windows_of_more_taps_than_one_chunk(name):
 @pytest.mark.parametrize("case", [name for name in CASES if not depthwise.why_not(CASES[name])])
 def test_tiles_of_channels_with_own_windows(case, threads, monkeypatch):
     """Several tiles a map, the last of which are smaller."""
-    monkeypatch.setattr(depthwise, "_TILE_BYTES", 6000)
+    monkeypatch.setattr(depthwise, "_TILE_BYTES", 94 * vector_bytes())     # positions of a vector of channels
     problem = CASES[case]
     problem = problem.replace(size=tuple(n + 11 for n in problem.size), threads=threads, has_bias=True)
     caches = depthwise._choose, depthwise._channels, depthwise.bind

@@ -13,6 +13,7 @@ FLOORS = (                                   # from the ground up; a name with a
     {"boundary", "factors"},
     {"problem"},
     {"machine", "phases", "threads"},
+    {"compiler"},
     {"jit"},
     {"cpu/", "cuda/"},
     {"registry"},

@@ -15,8 +15,6 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from ..geometry import ceil_div, product, round_up, share_start
 from ..jit import compiled, inner_kernel, parallel_kernel, prange, settled
@@ -237,27 +235,6 @@ def _element_strides(strides: tuple[int, ...], itemsize: int, parts: int) -> np.
     """Strides in numbers of so many bytes, with that of the part; kernels only read it."""
     batch, channel, *spatial = (stride // itemsize for stride in strides)
     return np.array([batch, channel, parts - 1, *spatial], np.int64)
-
-
-@intrinsic
-def borrow(typingctx, value):
-    """An array, or a named tuple of arrays and numbers, whose references are not counted.
-
-    For kernels whose caller keeps the arrays alive. Numba counts a reference, atomically, each time an array is taken
-    out of a tuple: for small tiles that took a third of the time.
-    """
-
-    def uncounted(context, builder, kind, item):
-        if isinstance(kind, types.Array):
-            array = cgutils.create_struct_proxy(kind)(context, builder, value=item)
-            array.meminfo = cgutils.get_null_value(array.meminfo.type)
-            return array._getvalue()
-        if isinstance(kind, types.BaseTuple):
-            items = [uncounted(context, builder, k, builder.extract_value(item, i)) for i, k in enumerate(kind)]
-            return context.make_tuple(builder, kind, items)
-        return item
-
-    return value(value), lambda context, builder, sig, args: uncounted(context, builder, value, args[0])
 
 
 def parts(problem: ConvProblem) -> int:

@@ -22,7 +22,6 @@ from . import simd
 from .arrays import (
     RowTaps,
     bias_vector,
-    borrow,
     interleave_rows,
     pack_taps,
     packed_taps,
@@ -30,6 +29,7 @@ from .arrays import (
     real_dtype,
     row_taps,
 )
+from .borrowed import borrow
 from .kept import compared, share_of_new
 from .launch import entries
 from .micro.products import multiply_tile

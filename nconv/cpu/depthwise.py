@@ -19,7 +19,8 @@ from ..geometry import ceil_div, product, share_start, span
 from ..jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import Operand, aligned, borrow, parts, real_dtype
+from .arrays import Operand, aligned, parts, real_dtype
+from .borrowed import borrow
 from .direct.tiles import direct_place_kernel
 from .gather import flat_maps, inner_range
 from .im2col.gathering import im2col_rows_kernel

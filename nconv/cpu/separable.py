@@ -20,6 +20,7 @@ from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
 from .arrays import bias_vector, parts, real_dtype, share_start_
+from .borrowed import borrow
 from .gather import flat_maps, gather_row, inner_range
 from .launch import entries
 from .simd import copy, lanes_of, splat, vload, vstore
@@ -314,6 +315,7 @@ def separable_share_kernel(layout, source, maps, weight, bias, target, threads, 
     Shapes: source (N, groups, parts, *size) and target (N, groups K, parts, *out) by their strides; weight [groups K,
     axes, tap, part].
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     kernels = layout.groups * layout.out_channels
     items = layout.batch * kernels

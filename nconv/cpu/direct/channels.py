@@ -6,7 +6,7 @@ import numpy as np
 
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow
+from ..borrowed import borrow
 from ..micro.filters import filter_line
 from ..micro.products import multiply_tile
 from ..simd import lanes_of

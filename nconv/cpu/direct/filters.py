@@ -17,7 +17,8 @@ from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prang
 from ...machine import arithmetic_bytes, vector_bytes
 from ...problem import ConvProblem
 from .. import simd
-from ..arrays import bias_vector, borrow, real_dtype
+from ..arrays import bias_vector, real_dtype
+from ..borrowed import borrow
 from ..gather import flat_maps, gather_rows, is_filled
 from ..im2col.gathering import im2col_rows_kernel
 from ..micro.filters import filter_rows

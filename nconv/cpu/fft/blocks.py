@@ -14,7 +14,8 @@ import numpy as np
 
 from ...boundary import FILL
 from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow, ceil_div_, share_start_
+from ..arrays import ceil_div_, share_start_
+from ..borrowed import borrow
 from ..gather import gather_row, inner_range
 from ..sharing import next_item
 from ..simd import (
@@ -76,6 +77,7 @@ def kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread):
 
     Shapes: weight [groups K, C, window, parts]; spectra [groups K, C, stored].
     """
+    layout, plan, spectra = borrow(layout), borrow(plan), borrow(spectra)
     rank = layout.shape.size
     lanes = lanes_of(weight)
     window = 1
@@ -343,7 +345,8 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
 
     Shapes: source (N, groups C, *size) and target (N, groups K, *out) by their strides; spectra [groups K, C, stored].
     """
-    layout, plan, source, maps, target = borrow(layout), borrow(plan), borrow(source), borrow(maps), borrow(target)
+    layout, plan, source = borrow(layout), borrow(plan), borrow(source)
+    maps, spectra, target = borrow(maps), borrow(spectra), borrow(target)
     rank = layout.shape.size
     channels = layout.channels
     stored = layout.stored

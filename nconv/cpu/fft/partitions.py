@@ -17,6 +17,7 @@ import numpy as np
 from ...geometry import ceil_div
 from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import share_start_
+from ..borrowed import borrow
 from ..simd import copy, vstore
 from .transforms import Transform, transform, transform_block
 from .vectors import lanes, lanes_of, load
@@ -78,6 +79,7 @@ def work(channels: int, n: int, parts: int) -> float:
 @inner_kernel
 def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
     """One thread's share of the kernels: the parts' spectra, in place."""
+    level, plan = borrow(level), borrow(plan)
     stored = 2 * level.n
     for row in range(share_start_(kernels, threads, thread), share_start_(kernels, threads, thread + 1)):
         for part in range(row * level.parts, (row + 1) * level.parts):
@@ -128,6 +130,7 @@ def _finish_block(level, plan, channel, slot, result):
 @owning_kernel
 def partition_share_kernel(level, plan, x, y, threads, thread):
     """One thread's share of the channels."""
+    level, plan = borrow(level), borrow(plan)
     channels = x.shape[0]
     unit, parts, stored = level.unit, level.parts, 2 * level.n
     rounds = level.n // unit

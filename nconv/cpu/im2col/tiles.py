@@ -6,7 +6,8 @@ import numpy as np
 
 from ...geometry import ceil_div, round_up, share_start
 from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow, pack_panel
+from ..arrays import pack_panel
+from ..borrowed import borrow
 from ..micro.products import multiply_patches
 from ..simd import copy, lanes_of, transpose_square
 from .gathering import (

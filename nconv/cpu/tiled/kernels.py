@@ -16,7 +16,7 @@ import numpy as np
 from ...boundary import FILL
 from ...geometry import ceil_div, share_start
 from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prange
-from ..arrays import borrow
+from ..borrowed import borrow
 from ..gather import inner_range
 from ..micro.products import multiply_rows
 from ..simd import (
@@ -257,6 +257,7 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     block]; uneven (N,): set for images that this kernel leaves to direct sums.
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    passes = borrow(fourier)
     M, lanes = len(rows), lanes_of(source.flat)
     vector = lanes * len(columns)
     real = source.flat.dtype
@@ -312,7 +313,7 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
                         if fourier is None:
                             winograd_forward_kernel(layout, block, to, buffer, begin, spare)
                         else:
-                            fourier_forward_kernel(layout, fourier, block, to, buffer, begin, spare)
+                            fourier_forward_kernel(layout, passes, block, to, buffer, begin, spare)
             if tile_uneven_kernel(layout, peaks, run, count, limit, root):
                 uneven[image] = 1
             tile += run
@@ -344,7 +345,7 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
                         if fourier is None:
                             winograd_inverse_kernel(layout, outputs, to, products, begin, spare, bias, b)
                         else:
-                            fourier_inverse_kernel(layout, fourier, outputs, to, products, begin, spare, bias, b)
+                            fourier_inverse_kernel(layout, passes, outputs, to, products, begin, spare, bias, b)
                     tiles_store_kernel(layout, outputs, square, target, base, place, run, kb * vector + v,
                                        min(kb * vector + v + lanes, layout.out_channels))
                 tile += run
