@@ -479,7 +479,6 @@ def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, col
     Shapes: source (N, groups C, *size) and target (N, groups K, *out) by their strides; weight as `packed_taps` or
     `row_taps` give it.
     """
-    layout, source, weight, target = borrow(layout), borrow(source), borrow(weight), borrow(target)
     rank, M, lanes = layout.upsample.size, len(rows), lanes_of(source.flat)
     vector = len(columns) * lanes
     group_rows = layout.out_channels * layout.window
@@ -552,5 +551,6 @@ def col2im_kernel(layout, source, weight, offsets, bias, target, rows, columns, 
 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
+    layout, source, weight, target = borrow(layout), borrow(source), borrow(weight), borrow(target)
     for thread in prange(threads):
         col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, threads, np.int64(thread))

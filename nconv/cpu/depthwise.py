@@ -295,8 +295,6 @@ def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, r
     Shapes: source (N, channels, *size) and target (N, channels, *out) by their strides; weight [blocks, taps, lanes];
     bias [blocks, lanes].
     """
-    window, layout, source = borrow(window), borrow(layout), borrow(source)
-    maps, target = borrow(maps), borrow(target)
     lanes = lanes_of(source.flat)
     rank = window.tile.size
     last = rank - 1
@@ -367,6 +365,8 @@ def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, r
 @parallel_kernel
 def depthwise_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads):
     """All tiles. Parallel over (tiles, N, blocks of channels); race-free because each output is one tile's alone."""
+    window, layout, source = borrow(window), borrow(layout), borrow(source)
+    maps, target = borrow(maps), borrow(target)
     for thread in prange(threads):
         depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads,
                                np.int64(thread))

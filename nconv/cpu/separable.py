@@ -315,7 +315,6 @@ def separable_share_kernel(layout, source, maps, weight, bias, target, threads, 
     Shapes: source (N, groups, parts, *size) and target (N, groups K, parts, *out) by their strides; weight [groups K,
     axes, tap, part].
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     kernels = layout.groups * layout.out_channels
     items = layout.batch * kernels
@@ -362,5 +361,6 @@ def separable_tile_kernel(layout, source, maps, weight, bias, target, threads):
 
     Race-free because no two tiles share an output element and each thread has its own buffers.
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     for thread in prange(threads):
         separable_share_kernel(layout, source, maps, weight, bias, target, threads, np.int64(thread))

@@ -31,7 +31,6 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
     [groups, K blocks, taps, M].
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     rank = layout.tile.size
     last = rank - 1
     M = len(rows)
@@ -102,6 +101,7 @@ def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, colu
 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     for thread in prange(threads):
         direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
                                     np.int64(thread))

@@ -248,8 +248,6 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
 
     Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
     """
-    window, layout, source = borrow(window), borrow(layout), borrow(source)
-    maps, target = borrow(maps), borrow(target)
     rank = window.tile.size
     last = rank - 1
     lanes = lanes_of(source.flat) >> len(half)
@@ -306,6 +304,8 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
 def direct_filter_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall, short,
                          line, threads):
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
+    window, layout, source = borrow(window), borrow(layout), borrow(source)
+    maps, target = borrow(maps), borrow(target)
     for thread in prange(threads):
         direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall,
                                    short, line, threads, np.int64(thread))

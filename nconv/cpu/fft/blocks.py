@@ -77,7 +77,6 @@ def kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread):
 
     Shapes: weight [groups K, C, window, parts]; spectra [groups K, C, stored].
     """
-    layout, plan, spectra = borrow(layout), borrow(plan), borrow(spectra)
     rank = layout.shape.size
     lanes = lanes_of(weight)
     window = 1
@@ -114,6 +113,7 @@ def kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, thread):
 @parallel_kernel
 def kernel_spectra_kernel(layout, plan, weight, spectra, threads):
     """All kernels. Parallel over (groups K, C); race-free because each writes its own spectrum."""
+    layout, plan, spectra = borrow(layout), borrow(plan), borrow(spectra)
     for thread in prange(threads):
         kernel_spectra_share_kernel(layout, plan, weight, spectra, threads, np.int64(thread))
 
@@ -345,8 +345,6 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
 
     Shapes: source (N, groups C, *size) and target (N, groups K, *out) by their strides; spectra [groups K, C, stored].
     """
-    layout, plan, source = borrow(layout), borrow(plan), borrow(source)
-    maps, spectra, target = borrow(maps), borrow(spectra), borrow(target)
     rank = layout.shape.size
     channels = layout.channels
     stored = layout.stored
@@ -423,6 +421,8 @@ def fft_block_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
 
     Race-free because no two tiles share an output, each is taken once, and each thread has its own blocks.
     """
+    layout, plan, source = borrow(layout), borrow(plan), borrow(source)
+    maps, spectra, target = borrow(maps), borrow(spectra), borrow(target)
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, counter)

@@ -79,7 +79,6 @@ def work(channels: int, n: int, parts: int) -> float:
 @inner_kernel
 def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
     """One thread's share of the kernels: the parts' spectra, in place."""
-    level, plan = borrow(level), borrow(plan)
     stored = 2 * level.n
     for row in range(share_start_(kernels, threads, thread), share_start_(kernels, threads, thread + 1)):
         for part in range(row * level.parts, (row + 1) * level.parts):
@@ -91,6 +90,7 @@ def partition_spectra_share_kernel(level, plan, kernels, threads, thread):
 @parallel_kernel
 def partition_spectra_kernel(level, plan, kernels, threads):
     """Spectra of all parts. Parallel over the kernels; race-free because each writes its own spectra."""
+    level, plan = borrow(level), borrow(plan)
     for thread in prange(threads):
         partition_spectra_share_kernel(level, plan, kernels, threads, np.int64(thread))
 
@@ -130,7 +130,6 @@ def _finish_block(level, plan, channel, slot, result):
 @owning_kernel
 def partition_share_kernel(level, plan, x, y, threads, thread):
     """One thread's share of the channels."""
-    level, plan = borrow(level), borrow(plan)
     channels = x.shape[0]
     unit, parts, stored = level.unit, level.parts, 2 * level.n
     rounds = level.n // unit
@@ -165,6 +164,7 @@ def partition_stream_kernel(level, plan, x, y, threads):
     Shapes: x and y [channels, units * unit]. Parallel over channels; race-free because a channel's state and outputs
     belong to one thread, and the clock is read by all but moved by none.
     """
+    level, plan = borrow(level), borrow(plan)
     for thread in prange(threads):
         partition_share_kernel(level, plan, x, y, threads, np.int64(thread))
 

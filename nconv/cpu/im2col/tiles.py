@@ -83,7 +83,6 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
     [groups, blocks of output channels, taps, channels of a block]; bias [groups, blocks, channels of a block].
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     M = len(rows)
     lanes = lanes_of(source.flat)
     vector = lanes * len(columns)
@@ -193,5 +192,6 @@ def im2col_tile_kernel(layout, source, maps, weight, bias, target, rows, columns
 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     for thread in prange(threads):
         im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, np.int64(thread))

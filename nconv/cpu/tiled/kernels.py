@@ -256,8 +256,6 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     [groups, blocks of output channels, elements, channels, channels of a block]; bias [groups, blocks, channels of a
     block]; uneven (N,): set for images that this kernel leaves to direct sums.
     """
-    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
-    passes = borrow(fourier)
     M, lanes = len(rows), lanes_of(source.flat)
     vector = lanes * len(columns)
     real = source.flat.dtype
@@ -313,7 +311,7 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
                         if fourier is None:
                             winograd_forward_kernel(layout, block, to, buffer, begin, spare)
                         else:
-                            fourier_forward_kernel(layout, passes, block, to, buffer, begin, spare)
+                            fourier_forward_kernel(layout, fourier, block, to, buffer, begin, spare)
             if tile_uneven_kernel(layout, peaks, run, count, limit, root):
                 uneven[image] = 1
             tile += run
@@ -345,7 +343,7 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
                         if fourier is None:
                             winograd_inverse_kernel(layout, outputs, to, products, begin, spare, bias, b)
                         else:
-                            fourier_inverse_kernel(layout, passes, outputs, to, products, begin, spare, bias, b)
+                            fourier_inverse_kernel(layout, fourier, outputs, to, products, begin, spare, bias, b)
                     tiles_store_kernel(layout, outputs, square, target, base, place, run, kb * vector + v,
                                        min(kb * vector + v + lanes, layout.out_channels))
                 tile += run
@@ -360,6 +358,8 @@ def tiles_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, tar
     Race-free because no two pieces of work share an output element, each thread has its own buffers, and all that is
     written to `uneven` is ones.
     """
+    layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    fourier = borrow(fourier)
     for thread in prange(threads):
         tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
                            np.int64(thread))
