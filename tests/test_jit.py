@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import pytest
 
+from nconv.cpu.borrowed import borrow
 from nconv.jit import inner_kernel, kernel, owning_kernel, parallel_kernel, prange, settled, stay_a_function
 
 
@@ -46,6 +48,54 @@ def thirds(values, out, threads):
     for thread in prange(threads):
         for i in range(thread, values.size, threads):
             out[i] = add_third(values, i, 0) + add_third(values, i, 1) - 1
+
+
+class Inner(NamedTuple):
+    weights: np.ndarray
+    scale: float
+
+
+class Outer(NamedTuple):
+    count: int
+    turned: bool
+    inner: Inner
+    table: np.ndarray          # of two axes
+
+
+@inner_kernel
+def weighed(outer, i):
+    sign = -1 if outer.turned else 1
+    return sign * outer.inner.scale * outer.inner.weights[i] + outer.table[i % 2, 1]
+
+
+@owning_kernel
+def weighed_share(outer, out, thread, threads):
+    kept = np.zeros(1) + outer.count
+    weights = outer.inner.weights
+    for i in range(thread, out.size, threads):
+        out[i] = weighed(outer, i) + kept[0] * weights[-1]
+
+
+@parallel_kernel
+def weighed_all(outer, out, threads):
+    outer = borrow(outer)
+    for thread in prange(threads):
+        weighed_share(outer, out, thread, threads)
+
+
+@kernel
+def moved(values, flags, last, first):
+    """Elements by indices of every kind, into arrays of another type."""
+    values[-1] = last
+    values[np.uint64(0)] = first
+    values[np.int32(1)] = values[-1] + flags[-2]
+    flags[0] = not flags[0]
+    return values[values.size - 3]
+
+
+@kernel
+def spoilt(values):
+    return values.there_is_no_such_field
 
 
 @kernel
@@ -153,3 +203,32 @@ def test_parts_that_one_function_makes_have_names_of_their_own():
     parts = list(map(made, range(3)))
     assert len({part.py_func.__qualname__ for part in parts}) == 3
     assert {part.py_func.__module__ for part in parts} == {__name__}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_borrowed_tuples_are_what_they_were(threads):
+    outer = Outer(3, True, Inner(np.arange(6.0), 0.5), np.arange(6.0).reshape(3, 2))
+    arrays = outer.inner.weights, outer.table
+    counts = list(map(sys.getrefcount, arrays))
+    out = np.empty(6)
+    for _ in range(3):
+        out[:] = np.nan
+        weighed_all(outer, out, threads)
+        np.testing.assert_array_equal(out, -0.5 * np.arange(6) + np.tile([1, 3], 3) + 15)
+    assert list(map(sys.getrefcount, arrays)) == counts
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+def test_elements_by_every_index(dtype):
+    values, flags = np.full(5, 7, dtype), np.array([False, True, False])
+    assert moved(values, flags, 2.0, 3) == 7
+    assert values.tolist() == [3, 3, 7, 7, 2] and flags.tolist() == [True, True, False]
+    complex_values = values.astype(complex)
+    assert moved(complex_values, flags, 2.0, 3) == 7 and complex_values[1] == 3
+
+
+def test_what_does_not_compile_leaves_numba_as_it_was():
+    rules = numba.types.Function.get_call_type
+    with pytest.raises(numba.TypingError, match="there_is_no_such_field"):
+        spoilt(np.zeros(3))
+    assert numba.types.Function.get_call_type is rules
