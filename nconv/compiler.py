@@ -89,7 +89,15 @@ class _NoEnvironment:
         """Nothing is looked up there."""
 
 
-class _PartLibrary(JITCodeLibrary):
+class _Library(JITCodeLibrary):
+    """Code whose functions are optimised together, in the kernel."""
+
+    def _optimize_functions(self, module):
+        """Not one by one: only what is needed to link."""
+        module.data_layout = self._codegen._data_layout
+
+
+class _PartLibrary(_Library):
     """The code of a part on its way into a kernel: neither linked, nor optimised on its own, nor made machine code.
 
     Numba does all that for every function, and again for all that is linked into each of its callers, the body of a
@@ -99,10 +107,6 @@ class _PartLibrary(JITCodeLibrary):
     @property
     def codegen(self):
         return _NoEnvironment(self._codegen)
-
-    def _optimize_functions(self, module):
-        """Left to the kernel, but for what is needed to link."""
-        module.data_layout = self._codegen._data_layout
 
     def finalize(self):
         """Left to the kernel."""
@@ -118,12 +122,8 @@ class _PartLibrary(JITCodeLibrary):
         return 0
 
 
-class _KernelLibrary(JITCodeLibrary):
+class _KernelLibrary(_Library):
     """The code of a kernel, into which each of its parts goes once, however many others call it."""
-
-    def _optimize_functions(self, module):
-        """Left to the whole, but for what is needed to link."""
-        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
         """Once: Numba's first round brings counters of references together, of which kernels have few."""
