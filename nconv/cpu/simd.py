@@ -85,6 +85,20 @@ def first_lanes(builder, n, count):
     return builder.icmp_signed("<", lanes, broadcast(builder, count, n))
 
 
+def lanes_of_bits(builder, vec, bits):
+    """The mask of the lanes whose bits are set.
+
+    A register of AVX-512's masks is such a number; elsewhere LLVM would take it apart bit by bit, so each lane looks at
+    its own.
+    """
+    if vector_bytes() == 64:
+        return builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
+    number = ir.IntType(vec.dtype.bitwidth)
+    bits = bits if number.width == bits.type.width else builder.trunc(bits, number)
+    own = ir.Constant(ir.VectorType(number, vec.n), [1 << i for i in range(vec.n)])
+    return builder.icmp_signed("==", builder.and_(broadcast(builder, bits, vec.n), own), own)
+
+
 def _load_first(context, builder, vec, pointer, count):
     """The first `count` elements at an address, zeros behind them."""
     vector_type = context.get_value_type(vec)
@@ -245,7 +259,7 @@ def vload_where(typingctx, array, index, bits):
     def codegen(context, builder, sig, args):
         array, index, bits = args
         vector_type = context.get_value_type(vec)
-        wanted = builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
+        wanted = lanes_of_bits(builder, vec, bits)
         pointer = address_of(context, builder, sig.args[0], array, index)
         return masked(builder, "load", vec, [
             builder.bitcast(pointer, vector_type.as_pointer()), ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8),

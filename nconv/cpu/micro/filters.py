@@ -17,6 +17,7 @@ from ..simd import (
     address_of,
     alternate_lanes,
     broadcast,
+    lanes_of_bits,
     load_vector,
     masked,
     multiply_add,
@@ -242,7 +243,7 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
                     return None
                 place = builder.add(builder.mul(as_value(s), vectors), builder.add(at, const(j)))
                 bits = builder.load(builder.gep(mask_base, [builder.add(builder.mul(place, const(step)), const(i))]))
-                return builder.bitcast(builder.trunc(bits, ir.IntType(vec.n)), ir.VectorType(ir.IntType(1), vec.n))
+                return lanes_of_bits(builder, vec, bits)
 
             kept_masks = {(s, j, i): mask(s, j, i) for s in range(0, line.count, step) for j in range(size)
                           for i in range(step)}
