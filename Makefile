@@ -55,10 +55,12 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.
 		echo "nconv: pip could not install nconv[$*]; the lines above say what is missing (no network?)" >&2; exit 1; }
 	@touch $@
 
-# Compiled kernels and calibration of a test run go into a folder of its own: what is tested is a cold start.
+# Compiled kernels and calibration of a test run go into a folder of its own: what is tested is a cold start. Runs of
+# one and the same code may share the kernels, in a new folder KERNELS.
 define pytest
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; trap 'exit 130' INT TERM; \
-	NUMBA_CACHE_DIR="$$cache/numba" NCONV_CACHE_DIR="$$cache/nconv" $(PY) -m pytest -n 2 --dist worksteal $(1) $(PYTEST_ARGS)
+	NUMBA_CACHE_DIR="$${KERNELS:-$$cache/numba}" NCONV_CACHE_DIR="$$cache/nconv" \
+		$(PY) -m pytest -n 2 --dist worksteal $(1) $(PYTEST_ARGS)
 endef
 
 demo: $(VENV)/.demo

@@ -91,52 +91,53 @@ class _Rated:
 
 
 _RATES = {
-    "call": (35.3e-6, 18.7e-6),
-    "small.products_one": (2.25, 2.01), "small.products_many": (1.52, 1.23), "small.tiles_one": (5.17e-9, 4.65e-10),
-    "small.tiles_many": (5.71e-9, 5.38e-9), "small.products_line": (1.78, 1.15),
-    "small.tiles_line": (3.31e-9, 5.99e-9), "small.elements": (3.66e-10, 9.98e-11),
-    "small.elements_apart": (3.42e-10, 3.51e-10), "small.runs": (1.17e-9, 6e-9),
-    "small.weights": (3.35e-9, 2.77e-9), "small.rows": (7.44e-10, 6.69e-11),
-    "direct.products_channels": (1.62, 1.33), "direct.products_filters": (1.12, 1.08),
-    "direct.products_single": (2.25, 1.9), "direct.products_line": (2.01, 1.08),
-    "direct.lines_line": (7.09e-9, 6.83e-9), "direct.tiles_line": (2.18e-9, 1.92e-9),
-    "direct.lines_channels": (7.48e-9, 3.08e-9), "direct.lines_filters": (7.5e-10, 8e-10),
-    "direct.lines_looped": (2.1e-9, 2.4e-9),
-    "direct.lines_single": (3.46e-9, 2.44e-9), "direct.tiles_channels": (1.18e-10, 1.04e-10),
-    "direct.tiles_filters": (7.5e-8, 6e-8), "direct.tiles_single": (1.17e-8, 1.05e-9),
-    "direct.edges": (5e-11, 2e-11), "direct.parted": (2.5e-10, 3.2e-10), "direct.picked": (1.1e-9, 1.1e-9),
-    "direct.rows": (2e-10, 6.95e-10), "direct.rows_apart": (2e-10, 6.59e-9),
-    "direct.gathered": (3.58e-11, 1.97e-11), "direct.gathered_apart": (3.58e-11, 3.21e-12),
-    "direct.weights": (2.47e-9, 4.56e-9),
-    "depthwise.products": (1.12, 1.12), "depthwise.loaded": (1.6e-11, 1e-11), "depthwise.lines": (2.4e-9, 5e-10),
-    "depthwise.squares": (1.9e-9, 1.1e-8), "depthwise.tiles": (2e-7, 2.6e-7), "depthwise.rows": (3.8e-9, 2.4e-8),
-    "depthwise.weights": (5e-10, 9e-10),
-    "im2col.products": (1.75, 1.5), "im2col.products_lone": (2.66, 1.5), "im2col.tiles": (2.34e-9, 1.53e-8),
-    "im2col.rows": (1.36e-9, 9.27e-9), "im2col.gathered": (2e-11, 3.17e-12), "im2col.positions": (4.19e-9, 3.05e-9),
-    "im2col.panels": (3.23e-11, 1.01e-10), "im2col.packed": (1.75e-10, 5.15e-10),
-    "col2im.products": (1.05, 1.05), "col2im.tiles": (1e-9, 2.3e-9), "col2im.rows": (4.8e-9, 6.8e-9),
-    "col2im.gathered": (3.7e-12, 3.6e-12), "col2im.added": (1e-9, 6e-10), "col2im.stored": (8e-10, 2.8e-9),
-    "col2im.joined": (5.2e-9, 5.1e-9), "col2im.lines": (1.4e-8, 1.1e-8), "col2im.packed": (6e-10, 4e-10),
-    "col2im.items": (1.6e-6, 1.8e-6), "phases.calls": (1e-5, 1.5e-5), "phases.placed": (1e-10, 3.3e-10),
-    "winograd.products": (1.64, 1.36), "winograd.loaded": (5.6e-11, 3.9e-11), "winograd.spilled": (3.3e-11, 3.5e-11),
-    "winograd.tiles": (1.5e-7, 3.8e-8), "winograd.gathered": (2.8e-10, 2.2e-10), "winograd.rows": (1.7e-9, 7.7e-9),
-    "winograd.transformed": (4.1e-11, 2.2e-11), "winograd.weights": (2.1e-10, 4.2e-10),
-    "fft_tiles.products": (1.5, 1.43), "fft_tiles.loaded": (1.2e-11, 5.7e-12), "fft_tiles.spilled": (4.4e-11, 3.7e-11),
-    "fft_tiles.tiles": (8.2e-8, 3.6e-8), "fft_tiles.gathered": (6.5e-11, 5.2e-11), "fft_tiles.rows": (5.2e-9, 1.1e-8),
-    "fft_tiles.transformed": (1.7e-11, 1.5e-11), "fft_tiles.weights": (6e-10, 5.5e-10),
-    "fft.points": (4.73, 4.32), "fft.blocks": (2.8e-7, 3.27e-7), "fft.rows": (4.31e-8, 2.4e-8),
-    "fft.products": (1.0, 2.2), "fft.kernels": (3.45, 6), "fft.weights": (2.1e-8, 1.2e-8),
-    "separable.products": (3.7, 0.783), "separable.gathered": (1.42e-10, 4.17e-10),
+    "call": (2.38e-5, 18.7e-6),
+    "small.products_one": (2.58, 2.01), "small.products_many": (2.05, 1.23), "small.tiles_one": (3.28e-9, 4.65e-10),
+    "small.tiles_many": (5.4e-9, 5.38e-9), "small.products_line": (1.44, 1.15),
+    "small.tiles_line": (4.54e-9, 5.99e-9), "small.elements": (1.59e-10, 9.98e-11),
+    "small.elements_apart": (1.19e-10, 3.51e-10), "small.runs": (4.26e-9, 6e-9),
+    "small.weights": (3e-9, 2.77e-9), "small.rows": (7.28e-10, 6.69e-11),
+    "direct.products_channels": (2.74, 1.33), "direct.products_filters": (2.84, 1.08),
+    "direct.products_single": (2.88, 1.9), "direct.products_line": (1.74, 1.08),
+    "direct.lines_line": (6.11e-9, 6.83e-9), "direct.tiles_line": (2.14e-9, 1.92e-9),
+    "direct.lines_channels": (2.89e-8, 3.08e-9), "direct.lines_filters": (9.15e-10, 8e-10),
+    "direct.lines_looped": (3.05e-9, 2.4e-9),
+    "direct.lines_single": (2.85e-9, 2.44e-9), "direct.tiles_channels": (1.23e-10, 1.04e-10),
+    "direct.tiles_filters": (2.25e-8, 6e-8), "direct.tiles_single": (7.85e-9, 1.05e-9),
+    "direct.edges": (5.23e-11, 2e-11), "direct.parted": (2.74e-10, 3.2e-10), "direct.picked": (1.1e-9, 1.1e-9),
+    "direct.rows": (2.06e-10, 6.95e-10), "direct.rows_apart": (3.12e-10, 6.59e-9),
+    "direct.gathered": (5.63e-11, 1.97e-11), "direct.gathered_apart": (4.7e-11, 3.21e-12),
+    "direct.weights": (7.79e-9, 4.56e-9),
+    "depthwise.products": (2.56, 1.12), "depthwise.loaded": (1.92e-11, 1e-11), "depthwise.lines": (4.07e-9, 5e-10),
+    "depthwise.squares": (2.88e-9, 1.1e-8), "depthwise.tiles": (3.58e-7, 2.6e-7), "depthwise.rows": (3.38e-9, 2.4e-8),
+    "depthwise.weights": (5.04e-10, 9e-10),
+    "im2col.products": (2.58, 1.5), "im2col.products_lone": (3.14, 1.5), "im2col.tiles": (6.87e-9, 1.53e-8),
+    "im2col.rows": (1.96e-9, 9.27e-9), "im2col.gathered": (4.23e-11, 3.17e-12), "im2col.positions": (3.53e-9, 3.05e-9),
+    "im2col.panels": (3.85e-11, 1.01e-10), "im2col.packed": (2.58e-10, 5.15e-10),
+    "col2im.products": (1.8, 1.05), "col2im.tiles": (1.8e-9, 2.3e-9), "col2im.rows": (8.4e-9, 6.8e-9),
+    "col2im.gathered": (6.5e-12, 3.6e-12), "col2im.added": (1.8e-9, 6e-10), "col2im.stored": (1.4e-9, 2.8e-9),
+    "col2im.joined": (9.1e-9, 5.1e-9), "col2im.lines": (2.5e-8, 1.1e-8), "col2im.packed": (1e-9, 4e-10),
+    "col2im.items": (2.8e-6, 1.8e-6), "phases.calls": (5.5e-5, 1.5e-5), "phases.placed": (4e-10, 3.3e-10),
+    "winograd.products": (3.83, 1.36), "winograd.loaded": (7.54e-11, 3.9e-11), "winograd.spilled": (3.36e-11, 3.5e-11),
+    "winograd.tiles": (2.43e-7, 3.8e-8), "winograd.gathered": (4.65e-10, 2.2e-10), "winograd.rows": (1.68e-9, 7.7e-9),
+    "winograd.transformed": (6.86e-11, 2.2e-11), "winograd.weights": (2.99e-10, 4.2e-10),
+    "fft_tiles.products": (3.28, 1.43), "fft_tiles.loaded": (8.33e-12, 5.7e-12),
+    "fft_tiles.spilled": (4.87e-11, 3.7e-11), "fft_tiles.tiles": (8.2e-8, 3.6e-8),
+    "fft_tiles.gathered": (5.99e-11, 5.2e-11), "fft_tiles.rows": (4.39e-9, 1.1e-8),
+    "fft_tiles.transformed": (3.53e-11, 1.5e-11), "fft_tiles.weights": (8.12e-10, 5.5e-10),
+    "fft.points": (5.64, 4.32), "fft.blocks": (2.6e-7, 3.27e-7), "fft.rows": (3.45e-8, 2.4e-8),
+    "fft.products": (1.81, 2.2), "fft.kernels": (8.86, 6), "fft.weights": (8.79e-8, 1.2e-8),
+    "separable.products": (1.28, 0.783), "separable.gathered": (3.91e-10, 4.17e-10),
 }
 """What a public call takes that prepares a small weight, and one piece of an algorithm's work as its `counts` names it.
 
 Of processors without AVX-512 and with it; `phases` is what it takes to bring those of a problem to their places, beside
 the algorithm that computes them. Seconds; but of `products`, `points` and `kernels` the algorithms count the seconds at
-the peak. Found by ``python -m nconv.bench.regret --fit`` on an AMD EPYC core without AVX-512, those of `fft` by least
-squares over such times, and on a Zen 4 core with AVX-512, but for the products of `fft`, of which drawn problems have
-too few: by larger layers. `winograd`'s, `fft_tiles`', `depthwise`'s, `col2im`'s and those of direct sums of one channel
-(`filters`, `looped`, `edges`, `parted`, `picked`) are by drawn problems of their kind, on the latter core both, once
-held to vectors of 32 bytes.
+the peak. Found by ``python -m nconv.bench.regret --fit``: on a Zen 3 core without AVX-512 all but those that its drawn
+problems say nothing of (`col2im`, `phases`, `direct.picked`); on a Zen 4 core with AVX-512 those of `call`, `small`,
+`im2col`, `fft`, `separable` and of direct sums of many channels or in lines, but for the products of `fft`, of which
+they have too few: by larger layers. The others are by drawn problems of their kind; without AVX-512 those of `col2im`
+are as on a core with it that was held to vectors of 32 bytes, times 1.75.
 """
 
 

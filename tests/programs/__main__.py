@@ -65,7 +65,8 @@ def attempt(program: Program, folder: Path) -> dict:
         print(f"\n--- {program.name} {test}\n{next(filter(None, texts), 'not run')}")
     return {"program": program.requirements[0], "scipy": scipy, "broken": broken,
             "passed": {run: Counter(r["outcomes"].values())["passed"] for run, r in reports.items()},
-            "owed": len(outcomes.owed(reports["alone"])), "seconds": {run: r["seconds"] for run, r in reports.items()},
+            "owed": len(outcomes.passed(reports["alone"])),
+            "seconds": {run: r["seconds"] for run, r in reports.items()},
             "ran": reports["again"]["ran"], "handed_back": reports["again"]["handed_back"]}
 
 

@@ -46,11 +46,11 @@ def _seconds() -> float:
     return spent.children_user + spent.children_system if os.name == "posix" else time.perf_counter()
 
 
-def owed(alone: dict) -> list[str]:
-    """The tests that have to pass behind nconv: those that pass alone."""
-    return sorted(test for test, outcome in alone["outcomes"].items() if outcome == "passed")
+def passed(report: dict) -> set[str]:
+    """The tests of a run that passed."""
+    return {test for test, outcome in report["outcomes"].items() if outcome == "passed"}
 
 
 def broken(alone: dict, behind: dict) -> list[str]:
-    """Those of them that do not."""
-    return [test for test in owed(alone) if behind["outcomes"].get(test) != "passed"]
+    """The tests that pass alone, as they would have to behind nconv, and do not pass there."""
+    return sorted(passed(alone) - passed(behind))
