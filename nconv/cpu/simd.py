@@ -138,6 +138,14 @@ def store_last(builder, vec, value, pointer, first):
                                    ir.Constant(ir.IntType(32), vec.dtype.bitwidth // 8), wanted], ir.VoidType())
 
 
+def ask_for(builder, pointer):
+    """Ask for the cache line at an address, which is read soon, in the second level; any address is harmless."""
+    flag = ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [_BYTES, flag, flag, flag]), "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(pointer, _BYTES), flag(0), flag(2), flag(1)])       # a read, of data
+
+
 def even_lanes(builder, low, high):
     """Elements 0, 2, 4, ... of memory of which `low` holds the first n and `high` those from the n - 1st on."""
     n = low.type.count
@@ -393,11 +401,7 @@ def prefetch(typingctx, array, index):
     """Ask for the cache line of array[index], which is read soon, in the second level; any address is harmless."""
 
     def codegen(context, builder, sig, args):
-        pointer = builder.bitcast(address_of(context, builder, sig.args[0], args[0], args[1]), _BYTES)
-        flag = ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [_BYTES, flag, flag, flag]), "llvm.prefetch.p0i8")
-        builder.call(function, [pointer, flag(0), flag(2), flag(1)])        # a read, of data, for the second level
+        ask_for(builder, address_of(context, builder, sig.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen

@@ -219,9 +219,24 @@ def direct_masks_kernel(taps, size, masks, lanes, step, first, width):
 
 
 @inner_kernel
+def direct_ahead_kernel(window, groups, source, tile, n, g, origin, next_origin, next_extent, step):
+    """Elements of the input from what a piece of work reads to what the next one does: another image, or tile."""
+    if g + 1 < groups:
+        return source.strides[1]
+    ahead = -g * source.strides[1]
+    if n + 1 < window.batch:
+        return ahead + source.strides[0]
+    direct_place_kernel(window, tile + 1, next_origin, next_extent)
+    last = origin.size - 1
+    for a in range(last):
+        ahead += (next_origin[a] - origin[a]) * window.stride[a] * source.strides[3 + a]
+    return ahead - n * source.strides[0] + (next_origin[last] - origin[last]) * step
+
+
+@inner_kernel
 def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, start, x, p, fill, lines, apart, places,
-                           whole, distance, taps, weight, w, masks, begin, end, rows, columns, step, half, tall, short,
-                           line):
+                           whole, distance, taps, weight, w, masks, begin, end, ahead, rows, columns, step, half, tall,
+                           short, line):
     """A tile's sums, segment after segment: `filter_rows` for each, whose lines lie `apart` from those of the next.
 
     Where neighbours of the output do not lie side by side, through `sums`.
@@ -235,7 +250,7 @@ def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, st
         if unit != 1:
             where, place, ld = sums, 0, width
         filter_rows(where, place, ld, height, width, start, x, p, fill, lines, segment * apart, places, whole, distance,
-                    taps, weight, w, masks, begin, end, rows, columns, step, half, tall, short, line)
+                    taps, weight, w, masks, begin, end, ahead, rows, columns, step, half, tall, short, line)
         if unit != 1:
             for i in range(height):
                 direct_scatter_kernel(sums, i * width, width, out, o + to + i * ldo, unit)
@@ -267,6 +282,7 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     sums = np.empty(0 if straight else window.tile[last - 1] * window.tile[last], source.flat.dtype)
     places, extents = np.zeros(rank + 1, np.int64), np.ones(rank + 1, np.int64)       # with an image in front
     origin, extent = places[1:], extents[1:]
+    next_origin, next_extent = np.empty(rank, np.int64), np.empty(rank, np.int64)
     row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
     tile, tile_rows, begin, end = -1, 0, 0, 0
     taps = weight.size // layout.groups
@@ -287,7 +303,11 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
         for a in range(rank):
             y_base += origin[a] * target.strides[3 + a]
         x, at = source.flat, x_base + origin[last] * len(step) - window.low
-        if not in_place:
+        ahead = 0
+        if in_place:
+            ahead = direct_ahead_kernel(window, layout.groups, source, tile, n, g, origin, next_origin, next_extent,
+                                        len(step))
+        else:
             x, at = buffer, 0
             count = layout.width - (window.tile[last] - extent[last]) * len(step)
             for phase in range(layout.phases.size):
@@ -296,8 +316,8 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
                             origin[last] * window.stride[last] + layout.phases[phase], layout.apart, same)
         direct_segments_kernel(target.flat, y_base, target.strides[3:], extent, segments, window.row_step, sums,
                                bias[g % bias.size], x, at, fill, table, steps * window.places.size, window.places,
-                               window.whole, window.distance, window.taps, weight, g * taps, masks, begin, end, rows,
-                               columns, step, half, tall, short, line)
+                               window.whole, window.distance, window.taps, weight, g * taps, masks, begin, end, ahead,
+                               rows, columns, step, half, tall, short, line)
 
 
 @parallel_kernel

@@ -16,6 +16,7 @@ from ..simd import (
     Vec,
     address_of,
     alternate_lanes,
+    ask_for,
     broadcast,
     lanes_of_bits,
     load_vector,
@@ -170,7 +171,7 @@ def _strips(builder, count, V, begin, end, edges, add_strip):
 
 @intrinsic
 def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps,
-                weight, w, masks, begin, end, rows, columns, step, half, tall, short, line):
+                weight, w, masks, begin, end, ahead, rows, columns, step, half, tall, short, line):
     """Rows of sums of one channel, from the first to the last: A rows and up to V vectors of positions grow at a time.
 
     The window's rows lie in pieces of A, or A - 1, that follow each other. Piece e, of A rows where e < `whole`, has
@@ -183,6 +184,9 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     for i < count and j < width; a line that is `FILL` lies in `fill`, an array, from its beginning. So each turn takes
     one line of each piece, whose vectors are loaded once for A products, and each sum goes on to the next row of its
     window; the oldest is stored, and a new one begins.
+
+    What lies `ahead` of each line, in the tile that comes next, is asked for: a strip is read from line to line, which
+    the processor does not foresee.
 
     Of vectors of positions before `begin` or from `end` on some elements lie beside the input: they are ``fill[0]``
     where the bits of ``masks[(s vectors + j) len(step)]`` and behind are not set, one number a vector that is loaded.
@@ -199,12 +203,12 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
     align = vec.dtype.bitwidth // 8
     index = types.intp
     sig = types.void(out, index, index, index, index, out.dtype, x, index, fill, lines, index, places, index, index,
-                     taps, weight, index, masks, index, index, rows, columns, types.UniTuple(types.int64, step), half,
-                     tall, short, line)
+                     taps, weight, index, masks, index, index, index, rows, columns,
+                     types.UniTuple(types.int64, step), half, tall, short, line)
 
     def codegen(context, builder, sig, args):
         (out, o, ldo, count, width, start, x, p, fill, lines, n, places, whole, distance, taps, weight, w, masks, begin,
-         end, *_) = args
+         end, ahead, *_) = args
 
         def base(number, array, at=None):
             return address_of(context, builder, sig.args[number], array, const(0) if at is None else at)
@@ -261,6 +265,8 @@ def filter_rows(typingctx, out, o, ldo, count, width, start, x, p, fill, lines, 
                 offset = builder.load(place)
                 row = builder.select(builder.icmp_signed("==", offset, const(FILL)), fill_base,
                                      builder.gep(x_base, [builder.add(offset, builder.mul(at, const(step * vec.n)))]))
+                for j in range(0, size * step * vec.n, 64 // align):
+                    ask_for(builder, builder.gep(row, [builder.add(ahead, const(j))]))
                 weight_rows = [] if kept_weights else row_weights(e, height)
                 pairs = {}                              # loaded for a tap and its neighbour
 
