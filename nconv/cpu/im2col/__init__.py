@@ -36,6 +36,7 @@ _BUFFER_BYTES = 512 * 1024     # of one thread's gathered tile
 _SUMS_BYTES = 256 * 1024       # of one thread's sums, where they are kept from one chunk of channels to the next
 _STRIPS_BYTES = 256 * 1024     # the same where it lies in strips
 _WORTH_STRIPS = 8              # vectors of output channels from which on strips are worth the copy
+_TAPS_OF_FEW = 64              # summed at once where output channels are few: the fewer channels, the longer their runs
 _GROUP = 96                    # positions, at most about so many, that are summed and stored at once
 
 
@@ -126,7 +127,8 @@ def _choose(problem: ConvProblem) -> _Choice:
     group = unit * max(_GROUP // unit, 1)
     blocks = ceil_div(out_channels, vector)
     strips = _in_strips(p, lanes)
-    chunks = min(max(channels * window // TAPS_AT_ONCE, 1), channels)
+    at_once = _TAPS_OF_FEW if window == blocks == 1 else TAPS_AT_ONCE
+    chunks = min(max(channels * window // at_once, 1), channels)
     chunk = even_tile(channels, ceil_div(channels, chunks))
     reach = list(map(span, p.kernel, p.dilation))
     jumps = list(map(_jump, p.stride, p.kernel))
