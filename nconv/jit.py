@@ -43,6 +43,8 @@ _OPTIONS = {
 }
 
 
+_PARALLEL_BUT_PRANGE = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+
 _closures: Counter[str] = Counter()       # parts that were made of each inner function
 
 
@@ -163,7 +165,8 @@ def parallel_kernel(function: Callable) -> Callable:
     The result runs the parallel code where several threads are wanted and safe, else the serial twin, which walks
     through the same chunks and gives the same result.
     """
-    parallel = _kernel(function, parallel=True)
+    # Its `prange` alone: Numba would start the threads for an array of zeros as well.
+    parallel = _kernel(function, parallel=dict.fromkeys(_PARALLEL_BUT_PRANGE, False))
     # Numba's cache does not tell the two apart by their options, only by their names.
     twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__,
                               function.__closure__)

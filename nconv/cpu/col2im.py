@@ -33,6 +33,7 @@ from .borrowed import borrow
 from .kept import compared, share_of_new
 from .launch import entries
 from .micro.products import multiply_tile
+from .sharing import LINE, take
 from .simd import copy, lanes_of, splat, vload, vload_where, vstore, vstore_in_turn, vstore_in_turn_first, vstore_turns
 from .tiles import channel_tile, even_tile, shrink
 
@@ -473,7 +474,7 @@ def col2im_rows_kernel(sums, at, terms, ends, start, taps, bits, counts, lines, 
 
 
 @owning_kernel
-def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, threads, thread):
+def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, shares, thread):
     """One thread's share of the pieces of work: gather, multiply, add up.
 
     Shapes: source (N, groups C, *size) and target (N, groups K, *out) by their strides; weight as `packed_taps` or
@@ -504,7 +505,10 @@ def col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, col
     origin, extent = np.empty(rank + 1, np.int64), np.empty(rank + 1, np.int64)
     begin, under = np.empty(rank + 1, np.int64), np.empty(rank + 1, np.int64)
     tile, positions, image_rows, gathered = -1, 0, 0, -1
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         g, part = item // layout.parts % layout.groups, item % layout.parts
         if tile != item // (layout.parts * layout.groups):
             tile = item // (layout.parts * layout.groups)
@@ -552,5 +556,7 @@ def col2im_kernel(layout, source, weight, offsets, bias, target, rows, columns, 
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     layout, source, weight, target = borrow(layout), borrow(source), borrow(weight), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, threads, np.int64(thread))
+        col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, shares,
+                            np.int64(thread))

@@ -37,6 +37,7 @@ from .pieces import (
     steps,
     window_over,
 )
+from .sharing import LINE, take
 from .simd import copy_first, lanes_of, splat, transpose_square, vload, vstore
 from .tiles import filter_tile, share_tiles, shrink
 
@@ -289,7 +290,7 @@ def depthwise_store_kernel(sums, at, count, before, target, to, apart, step, squ
 
 
 @owning_kernel
-def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads, thread):
+def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, shares, thread):
     """One thread's share of the tiles: gather and turn, sum, turn back and store; or sum what lies in lanes already.
 
     Shapes: source (N, channels, *size) and target (N, channels, *out) by their strides; weight [blocks, taps, lanes];
@@ -321,7 +322,10 @@ def depthwise_share_kernel(window, layout, source, maps, weight, bias, target, r
     origin, extent = places[1:], extents[1:]
     tile, tile_rows, u, begin, end = -1, 0, 0, 0, 0
     taps = weight.size // layout.blocks
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         n, block = item // layout.blocks % window.batch, item % layout.blocks
         width, stride = extent[last], window.stride[last]
         if tile != item // (layout.blocks * window.batch):
@@ -367,6 +371,7 @@ def depthwise_kernel(window, layout, source, maps, weight, bias, target, rows, c
     """All tiles. Parallel over (tiles, N, blocks of channels); race-free because each output is one tile's alone."""
     window, layout, source = borrow(window), borrow(layout), borrow(source)
     maps, target = borrow(maps), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, threads,
+        depthwise_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, shares,
                                np.int64(thread))

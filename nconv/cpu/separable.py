@@ -19,10 +19,11 @@ from ..geometry import ceil_div, product, round_up, span
 from ..jit import inner_kernel, owning_kernel, parallel_kernel, prange, settled
 from ..problem import ConvProblem
 from . import simd
-from .arrays import bias_vector, parts, real_dtype, share_start_
+from .arrays import bias_vector, parts, real_dtype
 from .borrowed import borrow
 from .gather import flat_maps, gather_row, inner_range
 from .launch import entries
+from .sharing import LINE, take
 from .simd import copy, lanes_of, splat, vload, vstore
 from .tiles import even_tile, shrink
 
@@ -309,7 +310,7 @@ def _store(layout, sums, at, target, base, extent):
 
 
 @owning_kernel
-def separable_share_kernel(layout, source, maps, weight, bias, target, threads, thread):
+def separable_share_kernel(layout, source, maps, weight, bias, target, shares, thread):
     """One thread's share of the tiles: gather, one pass for each axis, store.
 
     Shapes: source (N, groups, parts, *size) and target (N, groups K, parts, *out) by their strides; weight [groups K,
@@ -330,7 +331,10 @@ def separable_share_kernel(layout, source, maps, weight, bias, target, threads, 
         taps += layout.kernel[a]
         if layout.kernel[a] > 0:
             last = a
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         rest = item
         for b in range(rank):
             a = rank - 1 - b
@@ -362,5 +366,6 @@ def separable_tile_kernel(layout, source, maps, weight, bias, target, threads):
     Race-free because no two tiles share an output element and each thread has its own buffers.
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        separable_share_kernel(layout, source, maps, weight, bias, target, threads, np.int64(thread))
+        separable_share_kernel(layout, source, maps, weight, bias, target, shares, np.int64(thread))

@@ -9,6 +9,7 @@ from ...jit import compiled, owning_kernel, parallel_kernel, prange
 from ..borrowed import borrow
 from ..micro.filters import filter_line
 from ..micro.products import multiply_tile
+from ..sharing import LINE, take
 from ..simd import lanes_of
 from ..tiles import TAPS_AT_ONCE
 from .tiles import (
@@ -25,7 +26,7 @@ ceil_div_ = compiled(ceil_div)
 
 
 @owning_kernel
-def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
+def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares, thread):
     """One thread's share of the tiles: gather a tile's input, sum its taps, [M x taps] [taps x positions].
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
@@ -50,7 +51,10 @@ def direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows
     # Partial sums wait in the output; where that is scattered, and in a line, all taps are summed at once.
     chunks = ceil_div_(taps, TAPS_AT_ONCE) if step == 1 and layout.run == 0 else 1
     at_once = ceil_div_(taps, chunks)
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         image, channel_part = item // layout.channel_parts % images, item % layout.channel_parts
         n, g = image // layout.groups, image % layout.groups
         same = tile == item // (layout.channel_parts * images)
@@ -102,6 +106,7 @@ def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, colu
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads,
+        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares,
                                     np.int64(thread))

@@ -32,6 +32,7 @@ from ..pieces import (
     steps,
     window_over,
 )
+from ..sharing import LINE, take
 from ..simd import lanes_of
 from ..tiles import filter_tile, share_tiles, shrink
 from .tiles import direct_place_kernel, direct_scatter_kernel
@@ -258,7 +259,7 @@ def direct_segments_kernel(out, o, strides, extent, segments, row_step, sums, st
 
 @owning_kernel
 def direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall,
-                               short, line, threads, thread):
+                               short, line, shares, thread):
     """One thread's share of the tiles.
 
     Shapes: source and target as in `direct_channel_share_kernel`; weight [groups, taps].
@@ -286,7 +287,10 @@ def direct_filter_share_kernel(window, layout, source, maps, weight, bias, targe
     row_targets, row_sources = np.empty(window.rows, np.int64), np.empty(window.rows, np.int64)
     tile, tile_rows, begin, end = -1, 0, 0, 0
     taps = weight.size // layout.groups
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         n, g = item % images // layout.groups, item % layout.groups
         same = tile == item // images
         if not same:
@@ -326,6 +330,7 @@ def direct_filter_kernel(window, layout, source, maps, weight, bias, target, row
     """All tiles. Parallel over (tiles, N, groups); race-free as `direct_channel_kernel`."""
     window, layout, source = borrow(window), borrow(layout), borrow(source)
     maps, target = borrow(maps), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
         direct_filter_share_kernel(window, layout, source, maps, weight, bias, target, rows, columns, step, half, tall,
-                                   short, line, threads, np.int64(thread))
+                                   short, line, shares, np.int64(thread))

@@ -17,7 +17,7 @@ from ...jit import inner_kernel, owning_kernel, parallel_kernel, prange
 from ..arrays import ceil_div_, share_start_
 from ..borrowed import borrow
 from ..gather import gather_row, inner_range
-from ..sharing import next_item
+from ..sharing import LINE, take
 from ..simd import (
     exponents_of,
     larger_magnitude,
@@ -340,8 +340,8 @@ def store_tile(layout, data, start, factor, more, target, base, origin, value, t
 
 
 @owning_kernel
-def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, counter):
-    """Blocks until there is none left.
+def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, shares, thread):
+    """One thread's blocks.
 
     Shapes: source (N, groups C, *size) and target (N, groups K, *out) by their strides; spectra [groups K, C, stored].
     """
@@ -365,8 +365,8 @@ def fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
     share = dtype.type(1) / dtype.type(layout.points)
 
     while True:
-        item = next_item(counter)
-        if item >= layout.groups * layout.tiles:
+        item = take(shares, layout.groups * layout.tiles, thread)
+        if item < 0:
             break
         g = item // layout.tiles
         image = _tile_place(layout, item % layout.tiles, origin)
@@ -423,6 +423,6 @@ def fft_block_kernel(layout, plan, source, maps, spectra, weight, bias, target, 
     """
     layout, plan, source = borrow(layout), borrow(plan), borrow(source)
     maps, spectra, target = borrow(maps), borrow(spectra), borrow(target)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(threads):
-        fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, counter)
+    shares = np.zeros(LINE * threads, np.int64)
+    for thread in prange(threads):
+        fft_share_kernel(layout, plan, source, maps, spectra, weight, bias, target, shares, np.int64(thread))

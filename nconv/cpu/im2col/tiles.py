@@ -9,6 +9,7 @@ from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prang
 from ..arrays import pack_panel
 from ..borrowed import borrow
 from ..micro.products import multiply_patches
+from ..sharing import LINE, take
 from ..simd import copy, lanes_of, transpose_square
 from .gathering import (
     im2col_gather_kernel,
@@ -77,7 +78,7 @@ def im2col_store_kernel(layout, sums, at, vector, square, target, base, origin, 
 
 
 @owning_kernel
-def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, thread):
+def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares, thread):
     """One thread's share of the tiles: gather, multiply, store; while it multiplies, it asks for what comes next.
 
     Shapes: source (N, groups C parts, *size) and target (N, groups K parts, *out) by their strides; weight
@@ -109,8 +110,11 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     jumps = layout.jumps
     if in_place:
         patches, offsets, jumps = source.flat, np.empty(layout.chunk, np.int64), layout.stride * source.strides[3:]
-    end = share_start_(items, threads, thread + 1)
-    for item in range(share_start_(items, threads, thread), end):
+    end = share_start_(items, shares.size // LINE, thread + 1)
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         channel_part, g = im2col_place_kernel(layout, item, origin, extent)
         positions = 1
         for a in range(axes):
@@ -150,7 +154,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
                 im2col_gather_kernel(layout, buffer, row_targets, row_sources, tile_rows, source, x_base, maps, u,
                                      count, c0, c1)
             next0, next1 = c1, min(c1 + layout.chunk, layout.channels)
-            if c1 == layout.channels and item + 1 < end:
+            if c1 == layout.channels and item + 1 < items and item + 1 != end:
                 next0, next1 = 0, layout.chunk
                 _, g_next = im2col_place_kernel(layout, item + 1, origin, extent)
                 tile_rows = im2col_rows_kernel(layout, row_targets, row_sources, source, maps, origin, extent)
@@ -193,5 +197,7 @@ def im2col_tile_kernel(layout, source, maps, weight, bias, target, rows, columns
     Race-free because no two pieces of work share an output element and each thread has its own buffers.
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, threads, np.int64(thread))
+        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares,
+                            np.int64(thread))

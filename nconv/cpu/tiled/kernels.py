@@ -19,6 +19,7 @@ from ...jit import compiled, inner_kernel, owning_kernel, parallel_kernel, prang
 from ..borrowed import borrow
 from ..gather import inner_range
 from ..micro.products import multiply_rows
+from ..sharing import LINE, take
 from ..simd import (
     copy,
     epsilon_of,
@@ -248,7 +249,7 @@ def tile_place_kernel(layout, tile, place):
 
 
 @owning_kernel
-def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
+def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, shares,
                        thread):
     """One thread's share of the blocks.
 
@@ -278,7 +279,10 @@ def tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneve
     known = 0                                          # rows of the block, from the first on, that hold numbers
     sources = np.empty(layout.rows, np.int64)
     place = np.empty(axes, np.int64)
-    for item in range(share_start_(items, threads, thread), share_start_(items, threads, thread + 1)):
+    while True:
+        item = take(shares, items, thread)
+        if item < 0:
+            break
         tile0 = item % blocks * layout.count
         tile1 = min(tile0 + layout.count, layout.tiles)
         g = item // blocks % layout.groups
@@ -360,6 +364,7 @@ def tiles_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, tar
     """
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     fourier = borrow(fourier)
+    shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, threads,
+        tiles_share_kernel(layout, fourier, source, maps, weight, bias, limit, uneven, target, rows, columns, shares,
                            np.int64(thread))
