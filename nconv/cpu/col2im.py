@@ -558,5 +558,4 @@ def col2im_kernel(layout, source, weight, offsets, bias, target, rows, columns, 
     layout, source, weight, target = borrow(layout), borrow(source), borrow(weight), borrow(target)
     shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, shares,
-                            np.int64(thread))
+        col2im_share_kernel(layout, source, weight, offsets, bias, target, rows, columns, shares, np.int64(thread))

@@ -108,5 +108,4 @@ def direct_channel_kernel(layout, source, maps, weight, bias, target, rows, colu
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares,
-                                    np.int64(thread))
+        direct_channel_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares, np.int64(thread))

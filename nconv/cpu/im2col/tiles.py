@@ -110,7 +110,7 @@ def im2col_share_kernel(layout, source, maps, weight, bias, target, rows, column
     jumps = layout.jumps
     if in_place:
         patches, offsets, jumps = source.flat, np.empty(layout.chunk, np.int64), layout.stride * source.strides[3:]
-    end = share_start_(items, shares.size // LINE, thread + 1)
+    end = share_start_(items, shares.size // LINE, thread + 1)      # with which another thread begins
     while True:
         item = take(shares, items, thread)
         if item < 0:
@@ -199,5 +199,4 @@ def im2col_tile_kernel(layout, source, maps, weight, bias, target, rows, columns
     layout, source, maps, target = borrow(layout), borrow(source), borrow(maps), borrow(target)
     shares = np.zeros(LINE * threads, np.int64)
     for thread in prange(threads):
-        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares,
-                            np.int64(thread))
+        im2col_share_kernel(layout, source, maps, weight, bias, target, rows, columns, shares, np.int64(thread))
