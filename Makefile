@@ -56,10 +56,10 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.lint $(VENV)/.bench $(VENV)/.
 	@touch $@
 
 # Compiled kernels and calibration of a test run go into a folder of its own: what is tested is a cold start. Runs of
-# one and the same code may share the kernels, in a new folder KERNELS.
+# one and the same code may share the kernels, in a new folder TEST_KERNELS.
 define pytest
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; trap 'exit 130' INT TERM; \
-	NUMBA_CACHE_DIR="$${KERNELS:-$$cache/numba}" NCONV_CACHE_DIR="$$cache/nconv" \
+	NUMBA_CACHE_DIR="$${TEST_KERNELS:-$$cache/numba}" NCONV_CACHE_DIR="$$cache/nconv" \
 		$(PY) -m pytest -n 2 --dist worksteal $(1) $(PYTEST_ARGS)
 endef
 

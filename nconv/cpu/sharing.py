@@ -28,7 +28,7 @@ def _add_at_once(typingctx, array, index, count):
 
 @inner_kernel
 def _take_batch(shares, items, thread):
-    """(first piece of work, behind the last) that are taken at once; twice `items` where nothing is left."""
+    """(first piece of work, behind the last) that are taken at once; (`items`, `items`) where nothing is left."""
     threads = shares.size // LINE
     count = max(items // (_BATCHES * threads), 1)
     for i in range(threads):

@@ -23,8 +23,6 @@ FUNCTIONS = ("scipy.signal.convolve", "scipy.signal.correlate", "scipy.signal.ff
              "scipy.signal.convolve2d", "scipy.signal.correlate2d", "scipy.signal.choose_conv_method",
              "scipy.ndimage.convolve", "scipy.ndimage.correlate", "scipy.ndimage.convolve1d",
              "scipy.ndimage.correlate1d")
-
-
 ROOT = Path(importlib.util.find_spec("scipy").origin).parent               # names the modules in the tests' names
 
 
